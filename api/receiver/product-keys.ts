@@ -1,0 +1,106 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import type { Database } from '../../db/client.ts';
+import type { Keyring } from '../../db/data-keys.ts';
+import { readActiveKeys, readProducts } from '../../db/products.ts';
+import type { SigningKey } from '../../protocol/saas-v2/signature.ts';
+import type { DataKey } from '../../runtime/secrets.ts';
+
+/** A product as the receiver needs it, with what verifies its callbacks and seals their evidence. */
+export type KnownProduct = {
+  id: number;
+  key: string;
+  family: string;
+  /** False while the marketplace's order API is not connected: a purchase then stands for itself. */
+  ordersCanBeQueried: boolean;
+  signingKeys: readonly SigningKey[];
+  evidenceKey: DataKey;
+};
+
+export type ProductKeys = {
+  /** 'unavailable': nothing was ever read, so nobody can say whether there is such a product. */
+  find(productKey: string): KnownProduct | undefined | 'unavailable';
+  /**
+   * Reads anew, at most once in a while, so that neither unknown products nor bad signatures can
+   * keep the database busy. Never throws: what is known stays.
+   *
+   * @returns whether what is known may have changed
+   */
+  refresh(): Promise<boolean>;
+  stop(): void;
+};
+
+const refreshEveryMs = 1_000;
+const refreshAgainAfterMs = 250;
+const waitForRefreshMs = 500;
+
+/**
+ * All products and their active keys, in memory: a callback is verified without a query, also while
+ * Postgres is away. New and retired keys count within a second, without a restart.
+ */
+export function createProductKeys(options: {
+  db: Database;
+  keyring: Keyring;
+  log: Pick<Logger, 'warn'>;
+  nowMs: () => number;
+}): ProductKeys {
+  const { db, keyring, log, nowMs } = options;
+  let known: Map<string, KnownProduct> | undefined;
+  let reading: Promise<boolean> | undefined;
+  let next: Promise<boolean> | undefined;
+  let readAtMs = -Infinity;
+
+  async function read(): Promise<boolean> {
+    try {
+      const month = new Date(nowMs()).toISOString().slice(0, 7);
+      const [products, keys] = await Promise.all([readProducts(db), readActiveKeys(db)]);
+      const next = new Map<string, KnownProduct>();
+      for (const product of products) {
+        const own = keys.filter((key) => key.productId === product.id && key.class === 'base');
+        const signingKeys = await Promise.all(
+          own.map(async (key) => ({ id: key.id, secret: await secretOf(key) })),
+        );
+        const { id, key, family } = product;
+        const evidenceKey = await keyring.dataKey(`product/${id}/${month}`);
+        next.set(key, { id, key, family, ordersCanBeQueried: false, signingKeys, evidenceKey });
+      }
+      known = next;
+      return true;
+    } catch (error) {
+      log.warn({ err: error }, 'product_keys.not_read');
+      return false;
+    } finally {
+      readAtMs = nowMs();
+      reading = undefined;
+    }
+  }
+
+  async function secretOf(key: { id: number; secretEnc: Buffer }): Promise<string> {
+    const secret = await keyring.open(key.secretEnc, `product_keys/secret_enc/${key.id}`);
+    return secret.toString('utf8');
+  }
+
+  /** One that comes right after a read waits for the next one, together with all that come meanwhile. */
+  function refresh(): Promise<boolean> {
+    next ??= (async () => {
+      await reading;
+      const waitMs = readAtMs + refreshAgainAfterMs - nowMs();
+      if (waitMs > 0) await sleep(waitMs, undefined, { ref: false });
+      next = undefined;
+      reading ??= read();
+      return reading;
+    })();
+    return Promise.race([next, sleep(waitForRefreshMs, false, { ref: false })]);
+  }
+
+  const timer = setInterval(() => {
+    reading ??= read();
+  }, refreshEveryMs);
+  timer.unref();
+
+  return {
+    find: (productKey) => (known ? known.get(productKey) : 'unavailable'),
+    refresh,
+    stop: () => clearInterval(timer),
+  };
+}

@@ -1,0 +1,199 @@
+import { Command, Option } from '@commander-js/extra-typings';
+import { provisionerNames } from '../../core/provisioner.ts';
+import type { KeyRow, ProductRow } from '../../db/products.ts';
+import type { NewProduct } from '../../operations/add-product.ts';
+import { CommandFailure, unknownProduct } from '../failure.ts';
+
+export function productCommand() {
+  const command = new Command('product').description(
+    'products: what is sold through the marketplace',
+  );
+  command.addCommand(addCommand());
+  command.addCommand(listCommand());
+  command.addCommand(showCommand());
+  return command;
+}
+
+function addCommand() {
+  return new Command('add')
+    .description('add a product and its address for the marketplace')
+    .argument('<key>', 'name in the address: lower-case letters, digits and hyphens')
+    .requiredOption('--name <name>', 'name for people')
+    .addOption(
+      new Option('--provisioner <how>', 'what makes purchases real')
+        .choices(provisionerNames)
+        .makeOptionMandatory(),
+    )
+    .option('--http-url <url>', 'http: base address of your backend')
+    .option('--http-secret-stdin', 'http: read whsec_… from standard input; else one is made')
+    .option('--front-end-url <template>', 'postgres-schema: where buyers go, with {instanceId}')
+    .option('--json', 'print nothing but JSON')
+    .addHelpText(
+      'after',
+      [
+        '',
+        'Examples:',
+        '  $ npx latchkey product add shop --name "My shop" --provisioner postgres-schema \\',
+        '      --front-end-url "https://shop.example.com/t/{instanceId}"',
+        '  $ printf %s "$WEBHOOK_SECRET" | npx latchkey product add crm --name CRM --provisioner http \\',
+        '      --http-url https://crm.example.com/latchkey --http-secret-stdin',
+      ].join('\n'),
+    )
+    .action(async (key, options) => {
+      const { readSecretFromStdin } = await import('../stdin.ts');
+      const httpSecret = options.httpSecretStdin
+        ? await readSecretFromStdin(
+            'webhook secret',
+            `printf %s "$WEBHOOK_SECRET" | npx latchkey product add ${key} … --http-secret-stdin`,
+          )
+        : undefined;
+      const { withContext } = await import('../context.ts');
+      const { addProduct } = await import('../../operations/add-product.ts');
+      const { print, listOf } = await import('../output.ts');
+      await withContext(async ({ config, db, actor, keyring }) => {
+        const { name, provisioner, httpUrl, frontEndUrl } = options;
+        const wanted = { key, name, provisioner, httpUrl, httpSecret, frontEndUrl };
+        const outcome = await addProduct({ db, actor, keyring: await keyring() }, wanted);
+        switch (outcome.kind) {
+          case 'invalid':
+            throw new CommandFailure(`${optionOf[outcome.field]} ${outcome.problem}.`, {
+              next: 'npx latchkey product add --help',
+              exitCode: 2,
+            });
+          case 'exists':
+            throw new CommandFailure(`The product "${outcome.key}" exists already.`, {
+              next: `npx latchkey product show ${outcome.key}`,
+            });
+          case 'added': {
+            const { product, generatedSecret } = outcome;
+            const shown = {
+              ...showProduct(product, config.PUBLIC_URL, 0),
+              ...(generatedSecret === null ? {} : { generatedHttpSecret: generatedSecret }),
+            };
+            print(shown, options, () =>
+              [
+                `Added the product ${product.key}.`,
+                '',
+                listOf([
+                  ['Address for the marketplace', shown.callbackUrl],
+                  ...(generatedSecret === null
+                    ? []
+                    : ([['Webhook secret, shown this once', generatedSecret]] as const)),
+                ]),
+                '',
+                'Next, the key that the marketplace signs with:',
+                `  printf %s "$KEY" | npx latchkey key add ${product.key} --class base --secret-stdin`,
+              ].join('\n'),
+            );
+          }
+        }
+      });
+    });
+}
+
+function listCommand() {
+  return new Command('list')
+    .description('list all products')
+    .option('--json', 'print nothing but JSON')
+    .addHelpText('after', '\nExample:\n  $ npx latchkey product list --json')
+    .action(async (options) => {
+      const { withContext } = await import('../context.ts');
+      const { readActiveKeys, readProducts } = await import('../../db/products.ts');
+      const { print, tableOf } = await import('../output.ts');
+      await withContext(async ({ config, db }) => {
+        const [rows, keys] = await Promise.all([readProducts(db), readActiveKeys(db)]);
+        const products = rows.map((row) =>
+          showProduct(
+            row,
+            config.PUBLIC_URL,
+            keys.filter((each) => each.productId === row.id).length,
+          ),
+        );
+        print({ products }, options, () =>
+          products.length === 0
+            ? 'No products yet. Next:\n  npx latchkey product add KEY --name NAME --provisioner postgres-schema'
+            : tableOf(
+                ['key', 'name', 'provisioner', 'active keys', 'address for the marketplace'],
+                products.map((each) => [
+                  each.key,
+                  each.name,
+                  each.provisioner,
+                  each.activeKeys,
+                  each.callbackUrl,
+                ]),
+              ),
+        );
+      });
+    });
+}
+
+function showCommand() {
+  return new Command('show')
+    .description('show one product with its keys')
+    .argument('<key>', 'key of the product')
+    .option('--json', 'print nothing but JSON')
+    .addHelpText('after', '\nExample:\n  $ npx latchkey product show shop')
+    .action(async (key, options) => {
+      const { withContext } = await import('../context.ts');
+      const { findProduct, listKeys, readProducts } = await import('../../db/products.ts');
+      const { print, listOf, showTime } = await import('../output.ts');
+      await withContext(async ({ config, db }) => {
+        const row = await findProduct(db, key);
+        if (!row) {
+          const known = await readProducts(db);
+          throw unknownProduct(
+            key,
+            known.map((each) => each.key),
+          );
+        }
+        const keys = await listKeys(db, row.id);
+        const active = keys.filter((each) => each.retiredAt === null);
+        const product = {
+          ...showProduct(row, config.PUBLIC_URL, active.length),
+          keys: keys.map(showKey),
+        };
+        print(product, options, () =>
+          listOf([
+            ['Key', product.key],
+            ['Name', product.name],
+            ['Address for the marketplace', product.callbackUrl],
+            ['Provisioner', product.provisioner],
+            ['Backend', product.httpUrl ?? '–'],
+            ['Front end', product.frontEndUrl ?? '–'],
+            [
+              'Active keys',
+              active.map((each) => `${each.id} (${each.class})`).join(', ') || 'none',
+            ],
+            ['Added', showTime(product.createdAt)],
+          ]),
+        );
+      });
+    });
+}
+
+const optionOf: Record<keyof NewProduct, string> = {
+  key: 'The key of the product',
+  name: '--name',
+  provisioner: '--provisioner',
+  httpUrl: '--http-url',
+  httpSecret: 'The webhook secret',
+  frontEndUrl: '--front-end-url',
+};
+
+function showProduct(row: ProductRow, publicUrl: string, activeKeys: number) {
+  return {
+    key: row.key,
+    name: row.name,
+    family: row.family,
+    provisioner: row.provisioner,
+    httpUrl: row.httpUrl,
+    frontEndUrl: row.frontEndUrl,
+    callbackUrl: `${publicUrl}/callbacks/${row.key}`,
+    activeKeys,
+    createdAt: row.createdAt,
+  };
+}
+
+function showKey({ id, class: keyClass, createdAt, retiredAt }: KeyRow) {
+  return { id, class: keyClass, createdAt, retiredAt };
+}

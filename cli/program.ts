@@ -1,0 +1,53 @@
+import { type CommandUnknownOpts, Command } from '@commander-js/extra-typings';
+import { deadLetterCommand } from './commands/dead-letter.ts';
+import { doctorCommand } from './commands/doctor.ts';
+import { keyCommand } from './commands/key.ts';
+import { migrateCommand } from './commands/migrate.ts';
+import { orderCommand } from './commands/order.ts';
+import { passwordCommand } from './commands/password.ts';
+import { productCommand } from './commands/product.ts';
+import { startCommand } from './commands/start.ts';
+
+/**
+ * The whole command line. Each command imports what it needs only once it runs, so that help and
+ * mistakes answer at once.
+ *
+ * @returns a program whose `parseAsync` throws CommanderError for help and mistakes, and never ends
+ *   the process
+ */
+export function createProgram(version: string): Command {
+  const program = new Command('latchkey')
+    .description("The production interface for sellers on Huawei Cloud's marketplace.")
+    .version(version)
+    .addHelpText(
+      'after',
+      [
+        '',
+        'Example:',
+        '  $ npx latchkey product add shop --name "My shop" --provisioner postgres-schema',
+        '',
+        'Exit codes: 0 done, 1 could not be done, 2 wrong command line or environment.',
+      ].join('\n'),
+    );
+  program
+    .addCommand(startCommand())
+    .addCommand(migrateCommand())
+    .addCommand(doctorCommand())
+    .addCommand(productCommand())
+    .addCommand(keyCommand())
+    .addCommand(orderCommand())
+    .addCommand(deadLetterCommand())
+    .addCommand(passwordCommand());
+  answerMistakesHere(program);
+  return program;
+}
+
+/** Commander ends the process by itself, with another kind of failure's code, unless told not to. */
+function answerMistakesHere(command: CommandUnknownOpts): void {
+  command.exitOverride().showHelpAfterError(`(${pathOf(command)} --help shows how)`);
+  command.commands.forEach(answerMistakesHere);
+}
+
+function pathOf(command: CommandUnknownOpts): string {
+  return command.parent ? `${pathOf(command.parent)} ${command.name()}` : command.name();
+}

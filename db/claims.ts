@@ -1,0 +1,165 @@
+import { breakerThreshold } from '../core/failure.ts';
+import type { InstanceEvent } from '../core/events.ts';
+import type { InstanceState, QueueName } from '../core/instance.ts';
+import type { EventDetail } from './accept-events.ts';
+import type { Queryable } from './client.ts';
+
+/** A claimed instance: whoever holds the newest fence may settle, until the lease ends. */
+export type Claim = {
+  instanceId: number;
+  productId: number;
+  queue: QueueName;
+  fence: number;
+  attempts: number;
+  openEvents: number;
+  publicId: string;
+  state: InstanceState;
+  /** Generation that was last made real. */
+  applied: number;
+  /** When the oldest event that is not applied was accepted. */
+  openSince: Date | null;
+  /** Whether any attempt ever began: then something may be out there. */
+  everBegan: boolean;
+  events: InstanceEvent[];
+  /** The callbacks of the open events, to find an effect's cause in the log. */
+  callbackIds: string[];
+};
+
+// $1 instance, $2 dispatch, $3 lease in ms, $4 breaker's threshold
+//
+// The breaker also counts here: jobs that were handed before it opened must not fill the slots.
+const claimStatement = `with claimed as (
+  update dispatches d set fence = nextval('fences'), retry_at = null, claims = claims + 1,
+    lease_until = now() + $3 * interval '1 millisecond'
+  where instance_id = $1 and dispatch = $2 and due_at is null and lease_until is null and state <> 'dead'
+    and (retry_at is null or retry_at <= now() + interval '1 second')
+    and not exists (
+      select from product_queues q where q.product_id = d.product_id and q.queue = d.queue and q.failures_running >= $4
+        and exists (select from dispatches o where o.product_id = d.product_id and o.lease_until > now() and o.queue = d.queue))
+  returning *
+)
+select c.instance_id as "instanceId", c.product_id as "productId", c.queue, c.fence, c.attempts, c.open_events as "openEvents",
+  i.public_id as "publicId", i.state, i.applied,
+  i.applied > 0 or exists (select from attempts a where a.instance_id = c.instance_id and a.kind = 'apply') as "everBegan",
+  (select json_agg(json_build_object('id', e.id, 'kind', e.kind, 'orderId', e.order_id, 'orderLineId', e.order_line_id,
+      'detail', e.detail, 'callbackId', e.callback_id, 'acceptedAt', e.accepted_at, 'resolvedAt', e.resolved_at,
+      'appliedAt', e.applied_at, 'outcome', e.outcome) order by e.id)
+    from events e where e.instance_id = c.instance_id) as events
+from claimed c join instances i on i.id = c.instance_id`;
+
+type StoredEvent = {
+  id: number;
+  kind: InstanceEvent['kind'];
+  orderId: string | null;
+  orderLineId: string | null;
+  detail: EventDetail | null;
+  callbackId: string | null;
+  acceptedAt: string;
+  resolvedAt: string | null;
+  appliedAt: string | null;
+  outcome: string | null;
+};
+
+type ClaimedRow = Omit<Claim, 'events' | 'openSince' | 'callbackIds'> & {
+  events: StoredEvent[] | null;
+};
+
+/**
+ * Claims an instance for the job that carries the newest dispatch number. Everything that a
+ * decision is made from is read in the same statement, after the row was locked.
+ */
+export async function claimDispatch(
+  db: Queryable,
+  job: { instanceId: number; dispatch: number; leaseMs: number },
+): Promise<Claim | 'nothing to do'> {
+  const result = await db.query<ClaimedRow>({
+    name: 'dispatches.claim',
+    text: claimStatement,
+    values: [job.instanceId, job.dispatch, job.leaseMs, breakerThreshold],
+  });
+  const [row] = result.rows;
+  if (!row) return 'nothing to do';
+  const stored = row.events ?? [];
+  const open = stored.filter((event) => event.appliedAt === null);
+  const [oldest] = open;
+  return {
+    ...row,
+    events: stored.map(toInstanceEvent),
+    openSince: oldest ? new Date(oldest.acceptedAt) : null,
+    callbackIds: open.flatMap((event) => event.callbackId ?? []),
+  };
+}
+
+/**
+ * For a job that may not run now though it is the newest: its product is at its limit. The job
+ * ends, and the instance comes due again later.
+ *
+ * @returns whether it was so
+ */
+export async function postponeDispatch(
+  db: Queryable,
+  job: { instanceId: number; dispatch: number; delayMs: number },
+): Promise<boolean> {
+  const result = await db.query(
+    `update dispatches set due_at = now() + $3 * interval '1 millisecond', retry_at = null, dispatched_at = null, state = 'due'
+     where instance_id = $1 and dispatch = $2 and due_at is null and lease_until is null and state <> 'dead'
+       and (retry_at is null or retry_at <= now() + interval '1 second')`,
+    [job.instanceId, job.dispatch, job.delayMs],
+  );
+  return result.rowCount === 1;
+}
+
+/** @returns false when the claim was lost: somebody else may be at the instance */
+export async function renewLease(
+  db: Queryable,
+  claim: { instanceId: number; fence: number },
+  leaseMs: number,
+): Promise<boolean> {
+  const result = await db.query(
+    `update dispatches set lease_until = now() + $3 * interval '1 millisecond'
+     where instance_id = $1 and fence = $2 and lease_until is not null`,
+    [claim.instanceId, claim.fence, leaseMs],
+  );
+  return result.rowCount === 1;
+}
+
+function toInstanceEvent(stored: StoredEvent): InstanceEvent {
+  const { id, orderId, orderLineId, detail } = stored;
+  const base = {
+    id,
+    orderId,
+    orderLineId,
+    acceptedAt: new Date(stored.acceptedAt),
+    resolvedAt: dateOrNull(stored.resolvedAt),
+    appliedAt: dateOrNull(stored.appliedAt),
+  };
+  switch (stored.kind) {
+    case 'created':
+      return { ...base, kind: 'created', plan: null, trial: null, expiresAt: null };
+    case 'renewed':
+      return {
+        ...base,
+        kind: 'renewed',
+        scene: sceneOf(detail),
+        expiresAt: new Date(detail?.expiresAt ?? stored.acceptedAt),
+        plan: null,
+      };
+    case 'upgraded':
+      return { ...base, kind: 'upgraded', plan: null };
+    case 'frozen':
+    case 'expired':
+    case 'unfrozen':
+    case 'released':
+      return { ...base, kind: stored.kind };
+  }
+}
+
+type Scene = Extract<InstanceEvent, { kind: 'renewed' }>['scene'];
+
+function sceneOf(detail: EventDetail | null): Scene {
+  return (detail?.scene ?? null) as Scene;
+}
+
+function dateOrNull(text: string | null): Date | null {
+  return text === null ? null : new Date(text);
+}
