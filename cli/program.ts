@@ -1,5 +1,7 @@
 import { type CommandUnknownOpts, Command } from '@commander-js/extra-typings';
+import { aliveCommand } from './commands/alive.ts';
 import { deadLetterCommand } from './commands/dead-letter.ts';
+import { demoCommand } from './commands/demo.ts';
 import { doctorCommand } from './commands/doctor.ts';
 import { keyCommand } from './commands/key.ts';
 import { migrateCommand } from './commands/migrate.ts';
@@ -31,13 +33,15 @@ export function createProgram(version: string): Command {
     );
   program
     .addCommand(startCommand())
+    .addCommand(demoCommand())
     .addCommand(migrateCommand())
     .addCommand(doctorCommand())
     .addCommand(productCommand())
     .addCommand(keyCommand())
     .addCommand(orderCommand())
     .addCommand(deadLetterCommand())
-    .addCommand(passwordCommand());
+    .addCommand(passwordCommand())
+    .addCommand(aliveCommand());
   answerMistakesHere(program);
   return program;
 }

@@ -4,8 +4,8 @@ import { environmentWith, readConfig } from '../runtime/config.ts';
 import { startEmbeddedPostgres } from '../runtime/embedded-postgres.ts';
 import { createLogger } from '../runtime/logger.ts';
 import { runUntilSignal } from '../runtime/process.ts';
-import { type Role, startSupervisor } from '../runtime/supervisor.ts';
 import { readMasterKey } from './process-context.ts';
+import { startRoles } from './start-roles.ts';
 
 /**
  * Everything on one machine: the database (embedded without DATABASE_URL), and api, dispatcher and
@@ -31,24 +31,12 @@ export async function startAll(options: {
     );
   }
 
-  const roles: Role[] = [
-    { name: 'api', args: ['start', 'api'] },
-    { name: 'dispatcher', args: ['start', 'dispatcher'] },
-    { name: 'workers', args: ['start', 'workers', ...workerArguments(options)] },
-  ];
-  const waiting = new Set(roles.map((role) => role.name));
-  let port = config.PORT;
-  const supervisor = startSupervisor({
-    module: new URL(import.meta.url.replace(/start-all\.([jt]s)$/, 'main.$1')),
-    roles,
+  const supervisor = startRoles({
     log,
     shutdownMs: config.timings.shutdownMs,
     env: environmentWith({ DATABASE_URL: databaseUrl }),
-    onMessage(role, message) {
-      if (!isReady(message)) return;
-      port = message.port ?? port;
-      if (waiting.delete(role) && waiting.size === 0) announce(port, config.PUBLIC_URL, dataDir);
-    },
+    workerArguments: workerArguments(options),
+    onReady: (port) => announce(port ?? config.PORT, config.PUBLIC_URL, dataDir),
   });
 
   runUntilSignal({
@@ -81,10 +69,4 @@ function workerArguments(options: { queues: readonly string[]; concurrency?: num
   const concurrency =
     options.concurrency === undefined ? [] : ['--concurrency', String(options.concurrency)];
   return ['--queues', options.queues.join(','), ...concurrency];
-}
-
-function isReady(message: unknown): message is { kind: 'ready'; port?: number } {
-  return (
-    typeof message === 'object' && message !== null && 'kind' in message && message.kind === 'ready'
-  );
 }

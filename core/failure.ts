@@ -41,7 +41,8 @@ export const schedules = {
       60 * minuteMs,
     ],
     repeatLast: false,
-    deadAfterMs: 110 * minuteMs,
+    // The eight tries, with all spread one way and tries that take 10 s themselves.
+    deadAfterMs: 114 * minuteMs,
   },
   acknowledged: {
     waitsMs: [

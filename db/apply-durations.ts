@@ -1,12 +1,10 @@
 import type { Queryable } from './client.ts';
 
 /** Upper bounds in seconds; what took longer is counted under Infinity. */
-export const applyBucketsSeconds = [
-  0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
-] as const;
+const applyBucketsSeconds = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60] as const;
 
 /** One measured apply; `outcome` is `applied`, `stale` or the class of the failure. */
-export type ApplyDuration = { productId: number; outcome: string; durationMs: number };
+type ApplyDuration = { productId: number; outcome: string; durationMs: number };
 
 export type ApplyDurations = {
   /** Counts in memory; costs nothing. */

@@ -47,14 +47,20 @@ export function createKeyring(options: { db: Database; masterKey: MasterKey }): 
 
   async function makeRow(scope: string): Promise<Row> {
     const wrapped = wrapDataKey(masterKey, createDataKeyBytes(), scope);
-    // Two processes may meet a new scope at once: the first row stands, both use it.
+    // Two processes may meet a new scope at once: the first row stands, both use it. A process with
+    // another master key makes none: what it sealed the others could not open.
     await db.pool.query(
-      `insert into data_keys (scope, wrapped, master_key_id) values ($1, $2, $3)
+      `insert into data_keys (scope, wrapped, master_key_id)
+       select $1, $2, $3 where not exists (select from data_keys where master_key_id <> $3)
        on conflict (scope) do nothing`,
       [scope, wrapped, masterKey.id],
     );
     const row = await readRow(scope);
-    if (!row) throw new SecretsError(`the data key of ${scope} is not there after it was made`);
+    if (!row) {
+      throw new SecretsError(
+        `the database's keys were wrapped by another master key, LATCHKEY_MASTER_KEY is ${masterKey.id}`,
+      );
+    }
     return row;
   }
 

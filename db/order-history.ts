@@ -28,7 +28,7 @@ export type InstanceHistory = {
   callbackIds: string[];
 };
 
-export type EventHistory = {
+type EventHistory = {
   kind: string;
   scene: string | null;
   orderId: string | null;
@@ -39,7 +39,7 @@ export type EventHistory = {
   outcome: string | null;
 };
 
-export type DispatchHistory = {
+type DispatchHistory = {
   state: string;
   queue: string;
   openEvents: number;
@@ -49,7 +49,7 @@ export type DispatchHistory = {
   cause: string | null;
 };
 
-export type AttemptHistory = {
+type AttemptHistory = {
   no: number;
   kind: string;
   generation: number;
@@ -62,7 +62,7 @@ export type AttemptHistory = {
   retryAt: Date | null;
 };
 
-export type ReplyHistory = {
+type ReplyHistory = {
   activity: string;
   resultCode: string;
   firstAt: Date;

@@ -34,7 +34,7 @@ export type TenantSecret = {
  * - ready: the role can log in (or not, if frozen) with this password; its schema has its name.
  * - gone: there is no tenant; `before` when it is asked to be though it was released once.
  */
-export type TenantOutcome =
+type TenantOutcome =
   | { kind: 'stale' }
   | { kind: 'ready'; role: string; password: string }
   | { kind: 'gone' }
@@ -66,7 +66,7 @@ export type TenantsDatabaseOptions = {
 
 export const defaultTenantQuota: TenantQuota = { connectionsMax: 10, statementTimeoutMs: 30_000 };
 
-export const defaultTenantsDatabase = 'latchkey_tenants';
+const defaultTenantsDatabase = 'latchkey_tenants';
 
 /** The address of the tenants' database beside our own, on the same server. */
 export function tenantsUrlBeside(homeUrl: string, database = defaultTenantsDatabase): string {

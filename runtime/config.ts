@@ -233,8 +233,6 @@ type Timings = {
   lockMs: number;
 };
 
-type LogLevel = (typeof LOG_LEVELS)[number];
-
 export type Config = Omit<
   Values,
   `TIMING_${string}` | 'WINDOW_MAX' | 'PUBLIC_URL' | 'OUTBOUND_ALLOWED_CIDRS'

@@ -7,7 +7,7 @@ import { Agent, type Dispatcher, buildConnector, errors, request } from 'undici'
 // Calls to addresses that a person typed in: they must not become a way into our own network, hang a
 // worker, or fill its memory.
 
-export type OutboundRequest = {
+type OutboundRequest = {
   method: 'GET' | 'PUT' | 'POST' | 'DELETE';
   /** Absolute, http or https. */
   url: string;

@@ -13,8 +13,6 @@ export type LookPayload = z.output<typeof lookPayload>;
 
 const names = ['provisioning', 'order-lookup'] as const;
 
-type LookQueueName = (typeof names)[number];
-
 const jobOptions: DefaultJobOptions = {
   // Postgres counts attempts and decides when to stop; the queue only waits.
   attempts: 1_000,

@@ -18,6 +18,8 @@ export type SupervisorOptions = {
   shutdownMs: number;
   /** The children's whole environment; by default our own. */
   env?: Record<string, string>;
+  /** File descriptor that the children write to; by default they write to our own outputs. */
+  outputFd?: number;
   /** What a child sent with `tellSupervisor`. */
   onMessage?: (role: string, message: unknown) => void;
   /** Wait before a child is started again: doubled each time, up to the second number. */
@@ -44,8 +46,9 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
   function start(role: Role, backoffMs: number): void {
     const startedAt = Date.now();
     // execArgv is inherited, so this also works from TypeScript under tsx.
+    const output = options.outputFd ?? 'inherit';
     const child = fork(options.module, role.args, {
-      stdio: 'inherit',
+      stdio: ['inherit', output, output, 'ipc'],
       ...(options.env === undefined ? {} : { env: options.env }),
     });
     children.set(role.name, child);

@@ -53,7 +53,10 @@ export async function playStory(input: StoryInput): Promise<StoryReport> {
   try {
     for (const { step, title } of storySteps) {
       const found: string[] = [];
-      const row = await playStep(story, step, title, found);
+      // What was waited for in vain will not come in the next steps either.
+      const deadlineMs = Math.min(story.timing.deadlineMs, problems.length > 0 ? 5_000 : Infinity);
+      const timing = { ...story.timing, deadlineMs };
+      const row = await playStep({ ...story, timing }, step, title, found);
       rows.push(...row);
       problems.push(...found.map((text) => `${title}: ${text}`));
     }

@@ -7,6 +7,8 @@ import type { JobQueue } from '../runtime/queue-backend.ts';
 import { type LookPayload, lookQueue } from '../runtime/queues.ts';
 
 export type Dispatcher = {
+  /** False when the loop has not come round for a while, whatever it hangs in. */
+  isTurning(): boolean;
   /** Takes no more, and waits for what is on its way to the queue. */
   stop(): Promise<void>;
 };
@@ -23,6 +25,7 @@ export type DispatcherOptions = {
 
 const pageMax = 500;
 const pauseAfterFailureMs = 500;
+const turnMaxMs = 60_000;
 
 /**
  * Moves what is due from Postgres to a queue. A crash between the mark and the queue loses nothing:
@@ -32,6 +35,7 @@ export function startDispatcher(options: DispatcherOptions): Dispatcher {
   const { db, queueName, queue, log, pollMs, windowMax, failpoint } = options;
   const stopping = new AbortController();
   let isFailing = false;
+  let turnedAtMs = performance.now();
 
   /** @returns whether there may be more at once */
   async function dispatchPage(): Promise<boolean> {
@@ -54,6 +58,7 @@ export function startDispatcher(options: DispatcherOptions): Dispatcher {
   async function run(): Promise<void> {
     while (!stopping.signal.aborted) {
       let waitMs = pollMs;
+      turnedAtMs = performance.now();
       try {
         if (await dispatchPage()) waitMs = 0;
         if (isFailing) {
@@ -73,6 +78,7 @@ export function startDispatcher(options: DispatcherOptions): Dispatcher {
 
   const running = run();
   return {
+    isTurning: () => performance.now() - turnedAtMs < turnMaxMs,
     async stop() {
       stopping.abort();
       await running;

@@ -3,6 +3,7 @@ import { type QueueName, queueNames } from '../core/instance.ts';
 import type { Config } from '../runtime/config.ts';
 import type { Failpoints } from '../runtime/failpoints.ts';
 import type { Logger } from '../runtime/logger.ts';
+import { startHeartbeat } from '../runtime/heartbeat.ts';
 import { createQueueBackend } from '../runtime/queue-backend.ts';
 import { type LookPayload, lookQueue } from '../runtime/queues.ts';
 import { startDispatcher } from './dispatcher.ts';
@@ -53,10 +54,12 @@ export async function startDispatching(options: {
     sweepMs: timings.sweepMs,
     handedGraceMs: timings.handedGraceMs,
   });
+  const heartbeat = startHeartbeat('dispatcher', () => dispatchers.every((one) => one.isTurning()));
   log.info({ queues: queueNames, queueBackend: backend.kind }, 'dispatcher.started');
 
   return {
     async close() {
+      heartbeat.stop();
       await Promise.allSettled([...dispatchers.map((one) => one.stop()), upkeep.stop()]);
       await Promise.allSettled([backend.close(), db.close()]);
     },

@@ -13,6 +13,7 @@ import type { QueueName } from '../core/instance.ts';
 import type { Config } from '../runtime/config.ts';
 import type { Failpoints } from '../runtime/failpoints.ts';
 import type { Logger } from '../runtime/logger.ts';
+import { startHeartbeat } from '../runtime/heartbeat.ts';
 import { createOutbound } from '../runtime/outbound.ts';
 import { createQueueBackend } from '../runtime/queue-backend.ts';
 import type { LookPayload } from '../runtime/queues.ts';
@@ -99,10 +100,12 @@ export async function startWorkers(options: {
       stalledMs: timings.stalledMs,
     }),
   );
+  const heartbeat = startHeartbeat('workers', () => workers.every((worker) => worker.isRunning()));
   log.info({ queues, concurrency, queueBackend: backend.kind }, 'workers.started');
 
   return {
     async close() {
+      heartbeat.stop();
       // Finishes what runs and takes no more; whoever waits for this has a deadline.
       await Promise.allSettled(workers.map((worker) => worker.close()));
       clearInterval(flushTimer);

@@ -4,6 +4,8 @@ import { createBullBoard } from '@bull-board/api';
 import { HonoAdapter } from '@bull-board/hono';
 import { serveStatic } from '@hono/node-server/serve-static';
 import { type Context, Hono } from 'hono';
+import { HTTPException } from 'hono/http-exception';
+import { timeout } from 'hono/timeout';
 import type { Queue } from 'bullmq';
 import type { Database } from '../../db/client.ts';
 import type { Logger } from '../../runtime/logger.ts';
@@ -14,6 +16,8 @@ import type { OpsEnv } from './session.ts';
 /** A queue of either backend. */
 export type BoardQueue = PausableQueue & Pick<Queue, 'getJobCounts'>;
 
+// A page that polls must not pile up calls to a store that hangs.
+const answerTimeoutMs = 5_000;
 const api = `${paths.queues}/api/queues`;
 
 /**
@@ -54,8 +58,21 @@ export function createBoard(options: {
     return undefined;
   });
 
+  app.use(
+    `${paths.queues}/api/*`,
+    timeout(answerTimeoutMs, () => lateStore()),
+  );
   app.route(paths.queues, createBullBoardApp(queues, log));
   return app;
+}
+
+const silent = {
+  error: { key: 'ERRORS.INTERNAL_SERVER_ERROR' },
+  message: 'The store of the queues did not answer.',
+} as const;
+
+function lateStore(): HTTPException {
+  return new HTTPException(504, { res: Response.json(silent, { status: 504 }) });
 }
 
 function refuseWriting(c: Context): Response {
@@ -82,6 +99,8 @@ function createBullBoardApp(queues: readonly BoardQueue[], log: Logger): Hono {
       uiConfig: {
         boardTitle: 'Latchkey',
         hideDocsLink: true,
+        // Its icon styles itself inline, and the store need not be Redis.
+        hideRedisDetails: true,
         miscLinks: [{ text: 'Pause, resume, log out · 暂停、恢复、退出', url: paths.controls }],
       },
     },
@@ -101,8 +120,7 @@ class QuietAdapter extends HonoAdapter {
   override setErrorHandler(): this {
     return super.setErrorHandler((error) => {
       this.log.warn({ err: error }, 'board.failed');
-      const message = 'The store of the queues did not answer.';
-      return { status: 500, body: { error: { key: 'ERRORS.INTERNAL_SERVER_ERROR' }, message } };
+      return { status: 500, body: silent };
     });
   }
 }

@@ -64,9 +64,9 @@ export function createOps(options: {
 
   app.onError((error, c) => {
     if (error instanceof HTTPException) {
-      return error.status === 413
-        ? renderFailure(c, 'tooLarge', 413)
-        : renderFailure(c, 'crossOrigin', 403);
+      if (error.status === 413) return renderFailure(c, 'tooLarge', 413);
+      if (error.status === 403) return renderFailure(c, 'crossOrigin', 403);
+      return error.getResponse();
     }
     log.error({ err: error }, 'ops.failed');
     return isStoreAway(error)

@@ -11,7 +11,7 @@ export type Page = {
   content: (words: Words) => Child;
 };
 
-export function languageOf(c: Context): Language {
+function languageOf(c: Context): Language {
   return chooseLanguage(c.req.query('lang'), c.req.header('accept-language'));
 }
 

@@ -2,9 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Database } from '../../db/client.ts';
 import type { Keyring } from '../../db/data-keys.ts';
-import { readActiveKeys, readProducts } from '../../db/products.ts';
+import { type ActiveKey, type ProductRow, readActiveKeys, readProducts } from '../../db/products.ts';
 import type { SigningKey } from '../../protocol/saas-v2/signature.ts';
-import type { DataKey } from '../../runtime/secrets.ts';
+import { type DataKey, SecretsError } from '../../runtime/secrets.ts';
 
 /** A product as the receiver needs it, with what verifies its callbacks and seals their evidence. */
 export type KnownProduct = {
@@ -49,30 +49,54 @@ export function createProductKeys(options: {
   let reading: Promise<boolean> | undefined;
   let next: Promise<boolean> | undefined;
   let readAtMs = -Infinity;
+  const reported = new Set<string>();
 
   async function read(): Promise<boolean> {
     try {
       const month = new Date(nowMs()).toISOString().slice(0, 7);
       const [products, keys] = await Promise.all([readProducts(db), readActiveKeys(db)]);
-      const next = new Map<string, KnownProduct>();
+      const found = new Map<string, KnownProduct>();
       for (const product of products) {
         const own = keys.filter((key) => key.productId === product.id && key.class === 'base');
-        const signingKeys = await Promise.all(
-          own.map(async (key) => ({ id: key.id, secret: await secretOf(key) })),
-        );
-        const { id, key, family } = product;
-        const evidenceKey = await keyring.dataKey(`product/${id}/${month}`);
-        next.set(key, { id, key, family, ordersCanBeQueried: false, signingKeys, evidenceKey });
+        const opened = await openProduct(product, own, month);
+        if (opened) found.set(product.key, opened);
       }
-      known = next;
+      known = found;
+      reported.delete('');
       return true;
     } catch (error) {
-      log.warn({ err: error }, 'product_keys.not_read');
+      reportOnce('', () => log.warn({ err: error }, 'product_keys.not_read'));
       return false;
     } finally {
       readAtMs = nowMs();
       reading = undefined;
     }
+  }
+
+  /** One product whose secrets cannot be opened must not take the others with it. */
+  async function openProduct(
+    { id, key, family }: ProductRow,
+    own: readonly ActiveKey[],
+    month: string,
+  ): Promise<KnownProduct | undefined> {
+    try {
+      const signingKeys = await Promise.all(
+        own.map(async (one) => ({ id: one.id, secret: await secretOf(one) })),
+      );
+      const evidenceKey = await keyring.dataKey(`product/${id}/${month}`);
+      reported.delete(key);
+      return { id, key, family, ordersCanBeQueried: false, signingKeys, evidenceKey };
+    } catch (error) {
+      if (!(error instanceof SecretsError)) throw error;
+      reportOnce(key, () => log.warn({ err: error, product: key }, 'product_keys.not_opened'));
+      return known?.get(key);
+    }
+  }
+
+  /** It is read each second: a line when it fails first, not one each time. */
+  function reportOnce(what: string, report: () => void): void {
+    if (!reported.has(what)) report();
+    reported.add(what);
   }
 
   async function secretOf(key: { id: number; secretEnc: Buffer }): Promise<string> {

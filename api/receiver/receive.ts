@@ -139,7 +139,9 @@ export function createReceiver(options: ReceiverOptions) {
     }
     if (!(await products.refresh())) return { ok: false as const, reason: first.reason };
     const now = products.find(product.key);
-    if (typeof now !== 'object') return { ok: false as const, reason: first.reason };
+    if (typeof now !== 'object' || haveSameKeys(now, product)) {
+      return { ok: false as const, reason: first.reason };
+    }
     const second = verifySignature({ parameters, body, keys: now.signingKeys });
     return second.verified
       ? { ok: true as const, product: now, key: { id: second.keyId, secret: second.secret } }
@@ -213,6 +215,11 @@ function notStored(): Answered {
     outcome: 'not stored',
     reply: refusal('000005', 'could not be stored now, send it again'),
   };
+}
+
+function haveSameKeys(one: KnownProduct, other: KnownProduct): boolean {
+  const idsOf = (product: KnownProduct) => product.signingKeys.map(({ id }) => id).join();
+  return idsOf(one) === idsOf(other);
 }
 
 function queryOf(incoming: IncomingMessage): string {

@@ -105,9 +105,10 @@ const optionalId = z
   // Null and the empty string both say "none".
   .transform((text) => text || undefined);
 
-// Absent in real calls today, "0" in older ones; a number in the sister interfaces.
+// Absent in real calls today, "0" in older ones; a number in the sister interfaces. The empty string
+// says as little as absence: a real purchase must not fail for it.
 const testFlag = z
-  .literal(['0', '1', 0, 1], 'is neither 0 nor 1')
+  .literal(['0', '1', 0, 1, ''], 'is neither 0 nor 1')
   .nullish()
   .transform((flag) => flag === '1' || flag === 1);
 

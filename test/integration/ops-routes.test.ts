@@ -1,5 +1,6 @@
 import { appRoutes } from '@bull-board/api/dist/routes.js';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { startFaultProxy } from '../servers/fault-proxy.ts';
 import { type OpsServer, logIn, startOpsServer } from './ops-server.ts';
 
 let server: OpsServer;
@@ -158,6 +159,42 @@ test("the board's page and files are served from any working directory, with not
     }
   } finally {
     process.chdir(before);
+  }
+});
+
+test('while the store of the queues hangs, board, controls and metrics answer in time and say so', async () => {
+  const store = new URL(inject('redisUrl') ?? inject('postgresUrl'));
+  const proxy = await startFaultProxy({ port: Number(store.port) });
+  const other = await startOpsServer({ queuesThrough: (url) => proxy.through(url) });
+  try {
+    const session = await logIn(other.url);
+    const timed = async (path: string) => {
+      const began = performance.now();
+      const response = await fetch(other.url + path, { headers: { cookie: session } });
+      const text = await response.text();
+      return { status: response.status, text, ms: performance.now() - began };
+    };
+    expect((await timed('/ops/queues/api/queues')).status).toBe(200);
+    await proxy.set({ kind: 'black-hole' });
+    const [board, controls, metrics] = await Promise.all([
+      timed('/ops/queues/api/queues'),
+      timed('/ops/controls'),
+      timed('/metrics'),
+    ]);
+    expect([500, 504]).toContain(board.status);
+    expect(JSON.parse(board.text)).toMatchObject({
+      message: 'The store of the queues did not answer.',
+    });
+    expect(board.ms).toBeLessThan(8_000);
+    expect(controls.status).toBe(200);
+    expect(controls.text).toContain('does not answer');
+    expect(controls.ms).toBeLessThan(3_000);
+    expect(metrics.text).toContain('latchkey_scrape_ok{store="queues"} 0');
+    expect(metrics.ms).toBeLessThan(3_000);
+  } finally {
+    await proxy.set({ kind: 'refuse' });
+    await other.stop();
+    await proxy.close();
   }
 });
 

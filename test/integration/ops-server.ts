@@ -40,27 +40,27 @@ export async function startOpsServer(
     metricsToken?: string;
     /** Of our database; the queues keep the real one. */
     through?: (databaseUrl: string) => string;
-    /** Of Redis, in the Redis lane. */
-    redisThrough?: (redisUrl: string) => string;
+    /** Of the queues' store, Redis or Postgres. */
+    queuesThrough?: (url: string) => string;
   } = {},
 ): Promise<OpsServer> {
   const database = await createTestDatabase();
-  const log = createLogger({
-    level: 'warn',
-    role: 'test',
-    destination: { write: (s: string) => console.error(s) },
-  });
+  const log = createLogger({ level: 'silent', role: 'test' });
   const db = createDatabase({
     url: options.through?.(database.url) ?? database.url,
     applicationName: 'test-ops',
     poolMax: 4,
   });
   const store = queueStore(database.url);
-  const redisUrl =
-    store.redisUrl === undefined
-      ? undefined
-      : (options.redisThrough?.(store.redisUrl) ?? store.redisUrl);
-  const backend = createQueueBackend({ ...store, redisUrl, poolMax: 2, log });
+  const throughOf = options.queuesThrough ?? ((url: string) => url);
+  const backend = createQueueBackend({
+    ...store,
+    ...(store.redisUrl === undefined
+      ? { databaseUrl: throughOf(store.databaseUrl) }
+      : { redisUrl: throughOf(store.redisUrl) }),
+    poolMax: 2,
+    log,
+  });
   await backend.prepare();
   const queues: JobQueue[] = lookQueue.names.map((name) => backend.createQueue(name));
   if (options.withOperator !== false) await setPassword({ db, actor: 'test' }, operator);

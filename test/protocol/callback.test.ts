@@ -178,7 +178,7 @@ describe('a body becomes the project’s own words', () => {
     });
   });
 
-  test.each(vectors.saasV2.filter(({ body }) => !body.includes('"testFlag":""')))(
+  test.each(vectors.saasV2)(
     'the vector $body is read alike as it came and in its sorted form',
     ({ body, canonical }) => {
       expect(parse(body)).toStrictEqual(parse(canonical));
@@ -191,11 +191,11 @@ describe('test calls', () => {
     for (const body of everyBody) expect(read({ ...body, testFlag }).isTest).toBe(true);
   });
 
-  test.each(['0', 0, null, undefined])('testFlag %j marks a real call', (testFlag) => {
+  test.each(['0', 0, '', null, undefined])('testFlag %j marks a real call', (testFlag) => {
     for (const body of everyBody) expect(read({ ...body, testFlag }).isTest).toBe(false);
   });
 
-  test.each(['2', 2, '', ' 1', '01', true, false, [], {}, 1.5, 'true'])(
+  test.each(['2', 2, ' 1', '01', true, false, [], {}, 1.5, 'true'])(
     'testFlag %j is refused: neither guess would be safe',
     (testFlag) => {
       for (const body of everyBody) {

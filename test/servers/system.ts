@@ -139,7 +139,7 @@ export function createSystem(options: {
     },
     lines: () => processes.flatMap((one) => one.lines),
     async stop() {
-      await Promise.allSettled(markets.map((market) => market.close()));
+      for (const market of markets) market.close();
       for (const one of processes) one.kill('SIGCONT');
       for (const one of processes) one.kill('SIGTERM');
       await Promise.all(processes.map((one) => one.ended));
