@@ -1,8 +1,7 @@
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
-import { createHash, randomUUID, timingSafeEqual } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { createAdaptorServer } from '@hono/node-server';
-import { Hono } from 'hono';
 import { accessDataSchema } from '../protocol/saas-v2/reply.ts';
 import { createDatabase } from '../db/client.ts';
 import { createKeyring } from '../db/data-keys.ts';
@@ -15,7 +14,7 @@ import { lookQueue } from '../runtime/queues.ts';
 import type { MasterKey } from '../runtime/secrets.ts';
 import { createApp } from './app.ts';
 import { createCanStore, createHealthRoutes } from './health.ts';
-import { type Metrics, createMetrics } from './metrics.ts';
+import { createMetrics, createMetricsRoutes } from './metrics.ts';
 import { createOps } from './ops/ops.tsx';
 import { createAccept } from './receiver/accept.ts';
 import { createLanes } from './receiver/lanes.ts';
@@ -93,7 +92,7 @@ export async function startApi(options: {
       createHealthRoutes({
         canStore: createCanStore({ read: createStorageCheck(db.pool), onError }),
       }),
-      createMetricsRoute(metrics, config.METRICS_TOKEN),
+      createMetricsRoutes({ metrics, token: config.METRICS_TOKEN }),
       createOps({ db, queues, publicUrl: config.PUBLIC_URL, log }),
       createTenantPage({
         server: options.tenantServer,
@@ -137,20 +136,4 @@ export async function startApi(options: {
       await Promise.allSettled([backend.close(), db.close()]);
     },
   };
-}
-
-function createMetricsRoute(metrics: Metrics, token: string | undefined): Hono {
-  const app = new Hono();
-  app.get('/metrics', async (c) => {
-    if (token !== undefined && !isSame(c.req.header('authorization') ?? '', `Bearer ${token}`)) {
-      return c.json({ error: 'METRICS_TOKEN is set: send it as a bearer token' }, 401);
-    }
-    return c.body(await metrics.render(), 200, { 'content-type': metrics.contentType });
-  });
-  return app;
-}
-
-function isSame(given: string, wanted: string): boolean {
-  const digest = (text: string) => createHash('sha256').update(text).digest();
-  return timingSafeEqual(digest(given), digest(wanted));
 }

@@ -44,6 +44,9 @@ export type DatabaseOptions = {
 export function createDatabase(options: DatabaseOptions): Database {
   const pool = new pg.Pool(poolConfig(options));
   pool.on('error', (error) => options.onIdleError?.(error));
+  // A client may report its end at any moment, also between being connected and being given out, and
+  // without a listener that would end the process. Who uses the client learns of it by its statement.
+  pool.on('connect', (client) => client.on('error', () => undefined));
   const orm = drizzle(pool, { schema });
   return {
     pool,

@@ -306,7 +306,11 @@ class HealingConnection extends PostgresConnection {
   constructor(options: PostgresConnectionOptions) {
     super(options);
     // Each new connection is a sign of life, also after an outage.
-    this.pool.on('connect', () => this.emit('ready'));
+    this.pool.on('connect', (client) => {
+      // Without a listener of its own a client that ends right after it was connected ends the process.
+      client.on('error', () => undefined);
+      this.emit('ready');
+    });
   }
 
   override waitUntilReady(): Promise<void> {

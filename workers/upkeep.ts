@@ -4,6 +4,7 @@ import type { QueueName } from '../core/instance.ts';
 import type { Database } from '../db/client.ts';
 import { takeBack } from '../db/hand-over.ts';
 import { createPartitions, dropExpiredPartitions } from '../db/retention.ts';
+import { deleteExpiredLogins } from '../db/sessions.ts';
 import {
   type OldHandOver,
   freeExpiredLeases,
@@ -60,10 +61,11 @@ export function startUpkeep(options: {
     }
   }
 
-  async function keepPartitions(): Promise<void> {
+  async function tidy(): Promise<void> {
     await createPartitions(db.pool);
     const dropped = await dropExpiredPartitions(db.pool);
     if (dropped.length > 0) log.info({ dropped }, 'partitions.dropped');
+    await deleteExpiredLogins(db);
   }
 
   async function every(ms: number, name: string, work: () => Promise<void>): Promise<void> {
@@ -75,10 +77,7 @@ export function startUpkeep(options: {
     }
   }
 
-  const running = Promise.all([
-    every(sweepMs, 'sweep', sweep),
-    every(hourMs, 'partitions', keepPartitions),
-  ]);
+  const running = Promise.all([every(sweepMs, 'sweep', sweep), every(hourMs, 'tidying', tidy)]);
   return {
     async stop() {
       stopping.abort();

@@ -2,7 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Database } from '../../db/client.ts';
 import type { Keyring } from '../../db/data-keys.ts';
-import { type ActiveKey, type ProductRow, readActiveKeys, readProducts } from '../../db/products.ts';
+import {
+  type ActiveKey,
+  type ProductRow,
+  readActiveKeys,
+  readProducts,
+} from '../../db/products.ts';
 import type { SigningKey } from '../../protocol/saas-v2/signature.ts';
 import { type DataKey, SecretsError } from '../../runtime/secrets.ts';
 

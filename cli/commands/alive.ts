@@ -4,7 +4,9 @@ import { CommandFailure } from '../failure.ts';
 
 export function aliveCommand() {
   return new Command('alive')
-    .description('Tell whether a process of this machine that serves no HTTP is alive (for health checks).')
+    .description(
+      'Tell whether a process of this machine that serves no HTTP is alive (for health checks).',
+    )
     .addArgument(new Argument('<role>').choices(['dispatcher', 'workers'] as const))
     .addHelpText('after', '\nExample:\n  $ npx latchkey alive workers')
     .action((role) => {

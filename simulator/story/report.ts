@@ -42,6 +42,24 @@ export function formatReport(report: StoryReport): string {
   const seconds = (report.durationMs / 1000).toFixed(1);
   const verdict = report.ok
     ? `All proven, in ${seconds} s.`
-    : `NOT proven, after ${seconds} s:\n${report.problems.map((text) => `  - ${text}`).join('\n')}`;
+    : `NOT proven, after ${seconds} s:\n${shortenProblems(report.problems)}`;
   return `${table.toString()}\n${verdict}\n`;
+}
+
+const shownOfAKind = 3;
+
+/** One line for each, but of those that differ in nothing but an id only the first few. */
+function shortenProblems(problems: readonly string[]): string {
+  const kinds = new Map<string, string[]>();
+  for (const text of problems) {
+    const kind = text.replace(/\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\bCS[0-9A-Z]+\b/g, '');
+    kinds.set(kind, [...(kinds.get(kind) ?? []), text]);
+  }
+  return [...kinds.values()]
+    .flatMap((texts) => {
+      const more = texts.length - shownOfAKind;
+      const last = more > 0 ? [`(and ${more} more like it)`] : [];
+      return [...texts.slice(0, shownOfAKind), ...last].map((text) => `  - ${text}`);
+    })
+    .join('\n');
 }

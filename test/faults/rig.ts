@@ -65,9 +65,7 @@ export async function openRig(
   const database = postgres ? await migrated(postgres) : await createTestDatabase();
   closing.push(() => database.drop());
   const redis =
-    kind === 'redis'
-      ? await startTestRedis({ durable: options.durableRedis ?? false })
-      : undefined;
+    kind === 'redis' ? await startTestRedis({ durable: options.durableRedis ?? false }) : undefined;
   if (redis) closing.push(() => redis.stop());
   const secret = `whsec_${randomBytes(24).toString('base64')}`;
   const sellerBackend = createSellerBackend({ secrets: [secret] });
