@@ -70,7 +70,7 @@ export const breakerThreshold = 5;
 /**
  * When to try again after the `attempts`-th failed try (from 1), or that it is over.
  *
- * @param ageMs since the oldest open event of the instance was accepted
+ * @param ageMs since this run of tries began: at acceptance, at a newer event, at a redrive
  * @param random in [0, 1), spreads retries by a tenth either way so that they do not come in waves
  * @param scale 1 in production; tests shrink the waits with it
  */

@@ -86,7 +86,7 @@ const statement = `with input as (
   select l.instance_id, i.product_id, now() from logged l join input i on i.id = l.callback_id order by l.instance_id
   on conflict (instance_id) do update set
     open_events = d.open_events + excluded.open_events,
-    attempts = 0, claims = case when d.lease_until is null then 0 else d.claims end,
+    since = now(), attempts = 0, claims = case when d.lease_until is null then 0 else d.claims end,
     cause = null,
     -- what is known is applied first; the settle sends on what is not
     queue = case when d.lease_until is not null or (d.dispatched_at is not null and d.retry_at is null and d.state <> 'dead')

@@ -16,8 +16,8 @@ export type Claim = {
   state: InstanceState;
   /** Generation that was last made real. */
   applied: number;
-  /** When the oldest event that is not applied was accepted. */
-  openSince: Date | null;
+  /** Since the present run of tries began, by the database's clock. */
+  ageMs: number;
   /** Whether any attempt ever began: then something may be out there. */
   everBegan: boolean;
   events: InstanceEvent[];
@@ -39,6 +39,7 @@ const claimStatement = `with claimed as (
   returning *
 )
 select c.instance_id as "instanceId", c.product_id as "productId", c.queue, c.fence, c.attempts, c.open_events as "openEvents",
+  (extract(epoch from now() - c.since) * 1000)::int8 as "ageMs",
   i.public_id as "publicId", i.state, i.applied,
   i.applied > 0 or exists (select from attempts a where a.instance_id = c.instance_id and a.kind = 'apply') as "everBegan",
   (select json_agg(json_build_object('id', e.id, 'kind', e.kind, 'orderId', e.order_id, 'orderLineId', e.order_line_id,
@@ -60,7 +61,7 @@ type StoredEvent = {
   outcome: string | null;
 };
 
-type ClaimedRow = Omit<Claim, 'events' | 'openSince' | 'callbackIds'> & {
+type ClaimedRow = Omit<Claim, 'events' | 'callbackIds'> & {
   events: StoredEvent[] | null;
 };
 
@@ -81,11 +82,9 @@ export async function claimDispatch(
   if (!row) return 'nothing to do';
   const stored = row.events ?? [];
   const open = stored.filter((event) => event.appliedAt === null);
-  const [oldest] = open;
   return {
     ...row,
     events: stored.map(toInstanceEvent),
-    openSince: oldest ? new Date(oldest.acceptedAt) : null,
     callbackIds: open.flatMap((event) => event.callbackId ?? []),
   };
 }

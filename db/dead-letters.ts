@@ -96,7 +96,7 @@ export async function redriveDeadLetters(
       for update
     ), redriven as (
       update dispatches d
-      set due_at = now(), state = 'due', attempts = 0, claims = 0, retry_at = null,
+      set due_at = now(), state = 'due', since = now(), attempts = 0, claims = 0, retry_at = null,
         dispatched_at = null, cause = null
       from dead
       where d.instance_id = dead.instance_id

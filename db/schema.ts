@@ -183,6 +183,8 @@ export const dispatches = pgTable(
     productId: integer('product_id').notNull(),
     queue: text().$type<QueueName>().notNull().default('provisioning'),
     openEvents: integer('open_events').notNull().default(1),
+    /** When the present run of tries began: at acceptance, at a newer event, at a redrive. */
+    since: at('since').notNull().defaultNow(),
     dueAt: at('due_at'),
     /** Number of the hand-over; a job that carries an older one has nothing to do. */
     dispatch: id64('dispatch').notNull().default(0),

@@ -93,6 +93,17 @@ const entries = {
     shown: 'database of its own beside DATABASE_URL',
     meaning: 'Postgres in which the postgres-schema provisioner makes tenants.',
   }),
+  TENANTS_PUBLIC_ADDRESS: entry({
+    rule: z
+      .string()
+      .regex(/^[^\s:/@]+:\d{1,5}$/, 'must be HOST:PORT')
+      .transform((text) => ({
+        host: text.slice(0, text.lastIndexOf(':')),
+        port: Number(text.slice(text.lastIndexOf(':') + 1)),
+      })),
+    shown: 'that of TENANTS_DATABASE_URL',
+    meaning: 'HOST:PORT at which buyers reach the Postgres of their tenants.',
+  }),
   REDIS_URL: entry({
     rule: addressOf(['redis:', 'rediss:']),
     shown: 'queues on Postgres',
@@ -283,6 +294,7 @@ export function readConfig(env: Environment = process.env): Config {
     LATCHKEY_DATA_DIR: v.LATCHKEY_DATA_DIR,
     DATABASE_URL: v.DATABASE_URL,
     TENANTS_DATABASE_URL: v.TENANTS_DATABASE_URL,
+    TENANTS_PUBLIC_ADDRESS: v.TENANTS_PUBLIC_ADDRESS,
     REDIS_URL: v.REDIS_URL,
     LATCHKEY_MASTER_KEY: v.LATCHKEY_MASTER_KEY,
     LATCHKEY_MASTER_KEY_FILE: v.LATCHKEY_MASTER_KEY_FILE,

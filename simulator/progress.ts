@@ -39,6 +39,8 @@ export function createProgressDisplay(options: {
   const list = new Listr(tasks, {
     exitOnError: false,
     renderer: options.isLive ? 'default' : 'simple',
+    // What went wrong stands below the step, not in its place.
+    rendererOptions: { collapseErrors: false },
     // Ctrl-C belongs to the program that shows this.
     registerSignalListeners: false,
   });

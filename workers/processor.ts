@@ -205,7 +205,7 @@ export function createProcessor(options: ProcessorOptions) {
     const next = nextTry(failure, {
       schedule: scheduleOf(claim),
       attempts: claim.attempts + 1,
-      ageMs: claim.openSince ? options.nowMs() - claim.openSince.getTime() : 0,
+      ageMs: claim.ageMs,
       random: options.random(),
       scale: timings.retryScalePercent / 100,
     });

@@ -67,7 +67,10 @@ export async function startWorkers(options: {
   const provisionerFor = createProvisioners({
     keyring,
     outbound,
-    tenants: prepareOnFirstUse(tenants, { homeUrl: databaseUrl, tenantsUrl: options.tenantsUrl }),
+    tenants: {
+      ...prepareOnFirstUse(tenants, { homeUrl: databaseUrl, tenantsUrl: options.tenantsUrl }),
+      address: { ...tenants.address, ...config.TENANTS_PUBLIC_ADDRESS },
+    },
     publicUrl: config.PUBLIC_URL,
     now: () => new Date(),
   });

@@ -65,7 +65,8 @@ async function runRole(
   switch (role) {
     case 'api': {
       const { startApi } = await import('../../api/server.ts');
-      return startApi({ ...context, tenantServer: serverOf(context.tenantsUrl) });
+      const tenantServer = { ...serverOf(context.tenantsUrl), ...context.config.TENANTS_PUBLIC_ADDRESS };
+      return startApi({ ...context, tenantServer });
     }
     case 'dispatcher': {
       const { startDispatching } = await import('../../workers/start-dispatcher.ts');

@@ -65,6 +65,7 @@ CREATE TABLE "dispatches" (
 	"product_id" integer NOT NULL,
 	"queue" text DEFAULT 'provisioning' NOT NULL,
 	"open_events" integer DEFAULT 1 NOT NULL,
+	"since" timestamp with time zone DEFAULT now() NOT NULL,
 	"due_at" timestamp with time zone,
 	"dispatch" bigint DEFAULT 0 NOT NULL,
 	"dispatched_at" timestamp with time zone,

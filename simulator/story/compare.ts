@@ -1,14 +1,19 @@
 // The comparisons with which the story ends: the ledger's fold against what others hold.
 import type { Ledger } from '../ledger.ts';
-import type { InstanceInfo, Marketplace } from '../marketplace.ts';
+import type { BuyTiming, InstanceInfo, Marketplace } from '../marketplace.ts';
 import type { BackendInstance } from '../seller-backend.ts';
+import { untilStored } from '../waiting.ts';
 
 /** Asks for all instances of the ledger, 100 ids a call; what came back, by id. */
-export async function fetchInfo(market: Marketplace): Promise<Map<string, InstanceInfo>> {
+export async function fetchInfo(
+  market: Marketplace,
+  timing: BuyTiming,
+): Promise<Map<string, InstanceInfo>> {
   const ids = market.ledger.instanceIds();
   const found = new Map<string, InstanceInfo>();
   for (let from = 0; from < ids.length; from += 100) {
-    const reply = await market.queryInstance(ids.slice(from, from + 100));
+    const some = ids.slice(from, from + 100);
+    const reply = await untilStored(() => market.queryInstance(some), timing);
     for (const info of reply.info ?? []) found.set(info.instanceId, info);
   }
   return found;

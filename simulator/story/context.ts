@@ -105,7 +105,7 @@ export async function waitForEquality(story: Story): Promise<string[]> {
       story.input.sellerBackend.instances,
     );
     for (const side of [story.tenants, story.backend]) {
-      const info = await fetchInfo(side.market);
+      const info = await fetchInfo(side.market, story.timing);
       different.push(...compareAccessData(side.market.ledger, info, story.firstSeen));
     }
     return different.length === 0 || undefined;

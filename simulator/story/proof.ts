@@ -11,7 +11,7 @@ export async function proof(story: Story, step: Step): Promise<StoryRow[]> {
   for (const side of [story.tenants, story.backend]) {
     const { ledger } = side.market;
     const idProblems = ledger.problems();
-    const info = await fetchInfo(side.market);
+    const info = await fetchInfo(side.market, story.timing);
     const accessProblems = compareAccessData(ledger, info, story.firstSeen);
     reportAll([...idProblems, ...accessProblems], step);
     const ids = ledger.instanceIds();

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { isAcknowledged, type Reply, type Tamper } from '../marketplace.ts';
 import type { CallbackFields } from '../signing.ts';
+import { untilStored } from '../waiting.ts';
 import {
   buyOne,
   describe,
@@ -16,15 +17,15 @@ import {
 import type { StoryRow } from './report.ts';
 
 export async function testCalls(
-  { tenants, backend, nextOrder, input }: Story,
+  { tenants, backend, nextOrder, input, timing }: Story,
   step: Step,
 ): Promise<StoryRow[]> {
   for (const { name, market } of [tenants, backend]) {
     const order = nextOrder();
-    const bought = [await market.newInstance({ ...order, testFlag: '1' })];
-    bought.push(await market.newInstance({ ...order, testFlag: '1' }));
+    const buy = () => market.newInstance({ ...order, testFlag: '1' });
+    const bought = [await untilStored(buy, timing), await untilStored(buy, timing)];
     const [first, second] = bought.map((reply) => reply.instanceId);
-    const read = await market.queryInstance(first ?? '', '1');
+    const read = await untilStored(() => market.queryInstance(first ?? '', '1'), timing);
     for (const reply of [...bought, read]) {
       step.count('sent');
       // The console's debugger takes nothing but 000000.
@@ -77,7 +78,9 @@ export async function resends(story: Story, step: Step): Promise<StoryRow[]> {
   for (const side of [story.tenants, story.backend]) {
     await Promise.all(
       side.orders.map(async (order) => {
-        const copies = Array.from({ length: 3 }, () => side.market.newInstance(order));
+        const copies = Array.from({ length: 3 }, () =>
+          untilStored(() => side.market.newInstance(order), story.timing),
+        );
         for (const reply of await Promise.all(copies)) {
           step.count('sent');
           if (reply.resultCode === '000000' && reply.instanceId === order.instanceId) {
@@ -91,7 +94,9 @@ export async function resends(story: Story, step: Step): Promise<StoryRow[]> {
 }
 
 export async function forgeries(story: Story, step: Step): Promise<StoryRow[]> {
+  const { timing } = story;
   const { market } = story.tenants;
+  const replay = (call: Reply['call']) => untilStored(() => market.replay(call), timing);
   const order = story.nextOrder();
   const expect = (what: string, reply: Reply, resultCode: string): void => {
     step.count('sent');
@@ -99,16 +104,16 @@ export async function forgeries(story: Story, step: Step): Promise<StoryRow[]> {
     else step.problem(`${what} was answered ${describe(reply)}, not ${resultCode}`);
   };
   const bought = await buyOne(story, story.tenants, order, step);
-  const original = await market.newInstance(order);
+  const original = await untilStored(() => market.newInstance(order), timing);
   step.count('sent');
   if (isAcknowledged(original)) step.count('acknowledged');
-  const replays = await Promise.all([market.replay(original.call), market.replay(original.call)]);
+  const replays = await Promise.all([replay(original.call), replay(original.call)]);
   for (const reply of replays) expect('a replayed purchase', reply, '000001');
   if (bought) {
-    const query = await market.queryInstance([bought.instanceId]);
+    const query = await untilStored(() => market.queryInstance(bought.instanceId), timing);
     step.count('sent');
     if (isAcknowledged(query)) step.count('acknowledged');
-    expect('a replayed query', await market.replay(query.call), '000001');
+    expect('a replayed query', await replay(query.call), '000001');
   }
   const forged: Record<Tamper, string> = {
     signature: '000001',

@@ -1,7 +1,7 @@
 // The steps in which something breaks: the backend, an order, the workers.
 import { randomUUID } from 'node:crypto';
 import { isAcknowledged, type Order, type Reply } from '../marketplace.ts';
-import { waitFor } from '../waiting.ts';
+import { untilStored, waitFor } from '../waiting.ts';
 import {
   buyOne,
   describe,
@@ -88,12 +88,13 @@ export async function refusals(story: Story, step: Step): Promise<StoryRow[]> {
   }, pace(story));
   if (told) step.count('refused');
   else step.problem('an order that the backend refused with 000106 was not answered so');
-  const gone = await market.queryInstance(sold.instanceId ?? '');
+  const soldId = sold.instanceId ?? '';
+  const gone = await untilStored(() => market.queryInstance(soldId), story.timing);
   step.count('sent');
   if (gone.resultCode !== '000003') step.problem(`a refused id was answered ${describe(gone)}`);
 
   // A refusal without one is a fault: the order waits, under its id, for someone to mend it.
-  const waiting = await market.newInstance(dead);
+  const waiting = await untilStored(() => market.newInstance(dead), story.timing);
   step.count('sent');
   if (waiting.resultCode === '000004' && waiting.instanceId === first.instanceId) {
     step.count('acknowledged');

@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { isAcknowledged } from '../../simulator/marketplace.ts';
 import { withChance } from './chance.ts';
@@ -17,15 +16,17 @@ describe.each(queueKinds)('queues on %s', (kind) => {
         rig.startDispatcher(),
         rig.startWorkers(),
       ]);
-      const trade = startTrade(rig, chance, { everyMs: 50, ordersMax: 160 });
-      const running = [first, second];
+      const trade = startTrade(rig, chance);
+      const running = [Promise.resolve(first), Promise.resolve(second)];
       let kills = 0;
       for (; kills < 5; kills += 1) {
-        await sleep(chance.between(50, 500));
-        const [victim] = running.splice(chance.between(0, running.length - 1), 1);
-        if (victim) await rig.crash(victim);
-        running.push(await rig.startApi());
+        await trade.more(chance.between(1, 12));
+        const [victim] = running.splice(chance.between(0, 1), 1);
+        if (victim) await rig.crash(await victim);
+        // The next kill may come before it is there, and leave none.
+        running.push(rig.startApi());
       }
+      await Promise.all(running);
       await trade.finish();
       await proveLedger(rig, 'F1 api killed at random', { kills });
     }));

@@ -1,6 +1,8 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isAcknowledged } from '../../simulator/marketplace.ts';
 import type { CallbackFields } from '../../simulator/signing.ts';
+import { until } from '../servers/until.ts';
 import type { Chance } from './chance.ts';
 import type { Rig, Side } from './rig.ts';
 
@@ -24,8 +26,8 @@ const lives: Record<'all' | 'renewals' | 'purchases', readonly [Life, ...Life[]]
 };
 
 export type Trade = {
-  /** Orders that were begun. */
-  orders(): number;
+  /** Until so many further orders were begun. */
+  more(orders: number): Promise<void>;
   /** Begins no more and waits until everything begun is acknowledged. @throws when something is not */
   finish(): Promise<number>;
 };
@@ -40,26 +42,31 @@ export const patience = { retryEveryMs: 60, deadlineMs: 60_000 };
 export function startTrade(
   rig: Rig,
   chance: Chance,
-  options: { everyMs?: number; ordersMax?: number; kind?: keyof typeof lives } = {},
+  options: { everyMs?: number; kind?: keyof typeof lives } = {},
 ): Trade {
-  const { everyMs = 60, ordersMax = 120, kind = 'all' } = options;
+  const { everyMs = 50, kind = 'all' } = options;
   const stopping = new AbortController();
   const begun: Promise<void>[] = [];
 
   async function run(): Promise<void> {
-    while (!stopping.signal.aborted && begun.length < ordersMax) {
+    while (!stopping.signal.aborted) {
       const side = begun.length % 2 === 0 ? rig.tenants : rig.backend;
       const life = live(side, nextOrder(), chance.pick(lives[kind]), chance);
       // Reported by `finish`, not as a rejection that nobody waits for.
       life.catch(() => undefined);
       begun.push(life);
-      await sleep(everyMs, undefined, { signal: stopping.signal }).catch(() => undefined);
+      // On a slow machine a test takes longer, not more.
+      const pauseMs = begun.length > 100 ? everyMs * 4 : everyMs;
+      await sleep(pauseMs, undefined, { signal: stopping.signal }).catch(() => undefined);
     }
   }
 
   const running = run();
   return {
-    orders: () => begun.length,
+    async more(orders) {
+      const goal = begun.length + orders;
+      await until(() => begun.length >= goal, true, { everyMs: 5, timeoutMs: 60_000 });
+    },
     async finish() {
       stopping.abort();
       await running;
@@ -80,7 +87,11 @@ export function nextOrder(): { orderId: string; orderLineId: string } {
 
 /** Sends until it is acknowledged. @throws when it is not in time */
 export async function insist(side: Side, fields: CallbackFields) {
-  const reply = await side.market.sendUntilAcknowledged(() => fields, patience);
+  const reply = await side.market.sendUntilAcknowledged(
+    // Each purchase that is sent again has a businessId of its own.
+    () => (fields['activity'] === 'newInstance' ? { businessId: randomUUID(), ...fields } : fields),
+    patience,
+  );
   if (!isAcknowledged(reply)) {
     const said = reply.failure ?? `${reply.httpStatus} ${reply.resultCode}`;
     throw new Error(`${String(fields['activity'])} was not acknowledged: ${said}`);

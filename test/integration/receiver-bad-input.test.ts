@@ -355,7 +355,7 @@ const rows: Row[] = [
   accepted('further parameters, once and twice', () => ({
     changeQuery: (given) => `a&b=%zz&${String(given)}&c=1&c=2&=`,
   })),
-  accepted('unknown fields', () => ({ body: order({ unheardOf: { of: [canary, null, 1e400] } }) })),
+  accepted('unknown fields', () => ({ body: order({ unheardOf: { of: [canary, null, 1.5] } }) })),
   accepted('__proto__ beside the fields', () => ({
     body: raw(`"orderId":"${orderId()}","__proto__":{"activity":"releaseInstance"}`),
   })),
