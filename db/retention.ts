@@ -1,6 +1,9 @@
 /** Runs one statement without parameters, in autocommit. */
 type Runner = { query(text: string): PromiseLike<{ rows: unknown[] }> };
 
+/** Null for one that was detached and not dropped. */
+type FoundPartition = { name: string; isHalfDetached: boolean | null };
+
 type Partitioning = { table: string; every: 'day' | 'month'; ahead: number; keepDays: number };
 
 /**
@@ -29,12 +32,13 @@ export async function createPartitions(db: Runner, now: Date = new Date()): Prom
       const to = startOf(every, now, step + 1);
       const name = nameOf(table, every, from);
       if (await isAttached(db, name)) continue;
-      // One that was made but not attached (a crash in between) is empty: nothing is lost with it.
-      await db.query(`drop table if exists ${name}`);
-      await db.query(`create table ${name} (like ${table} including all)`);
-      await db.query(
-        `alter table ${table} attach partition ${name} for values from ('${bound(from)}') to ('${bound(to)}')`,
-      );
+      // One at a time and whole or not at all, because any number of processes keep partitions.
+      await db.query(`do $$ begin
+        lock table ${table} in share update exclusive mode;
+        if to_regclass('${name}') is not null then return; end if;
+        create table ${name} (like ${table} including all);
+        alter table ${table} attach partition ${name} for values from ('${bound(from)}') to ('${bound(to)}');
+      end $$`);
     }
   }
 }
@@ -49,13 +53,20 @@ export async function dropExpiredPartitions(db: Runner, now: Date = new Date()):
   for (const { table, every, keepDays } of partitioned) {
     const oldest = nameOf(table, every, new Date(now.getTime() - keepDays * 86_400_000));
     const { rows } = await db.query(
-      `select inhrelid::regclass::text as name from pg_inherits where inhparent = '${table}'::regclass`,
+      `select c.oid::regclass::text as name, h.inhdetachpending as "isHalfDetached"
+       from pg_class c left join pg_inherits h on h.inhrelid = c.oid
+       where c.relkind = 'r' and c.relname ~ '^${table}_[0-9]+$' and pg_table_is_visible(c.oid) order by 1`,
     );
-    for (const { name } of rows as { name: string }[]) {
+    for (const { name, isHalfDetached } of rows as FoundPartition[]) {
       // Names sort like their days.
       if (name >= oldest) continue;
-      await db.query(`alter table ${table} detach partition ${name} concurrently`);
-      await db.query(`drop table ${name}`);
+      // A backup that reads holds this up; what a time-out cut off here is taken up the next time.
+      if (isHalfDetached === true) {
+        await db.query(`alter table ${table} detach partition ${name} finalize`);
+      } else if (isHalfDetached === false) {
+        await db.query(`alter table ${table} detach partition ${name} concurrently`);
+      }
+      await db.query(`drop table if exists ${name}`);
       dropped.push(name);
     }
   }

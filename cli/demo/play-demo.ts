@@ -6,6 +6,7 @@ import { redrive } from '../../operations/redrive.ts';
 import type { AppInfo } from '../../simulator/marketplace.ts';
 import { type Progress, type StoryReport, playStory } from '../../simulator/scenarios.ts';
 import type { SellerBackend } from '../../simulator/seller-backend.ts';
+import { describeFailure } from '../describe-failure.ts';
 import type { DemoAccounts } from './demo-accounts.ts';
 import type { DemoSystem } from './start-demo-system.ts';
 
@@ -27,12 +28,12 @@ export async function playDemo(demo: {
     killWorkers: system.killWorkers,
     async redrive(order) {
       const reason = 'the backend takes this order now';
-      const outcome = await redrive({ db, actor }, { scope: { order }, reason });
+      const outcome = await inWords(redrive({ db, actor }, { scope: { order }, reason }));
       if (outcome.kind !== 'redriven') throw new Error(outcome.kind);
       redrivenOrder = order;
     },
     async showOrder(orderId) {
-      const { instances } = await readOrderHistory(db, orderId);
+      const { instances } = await inWords(readOrderHistory(db, orderId));
       return instances[0];
     },
     logIn: (appInfo) => logIn(tenantsUrl, appInfo),
@@ -50,4 +51,13 @@ async function logIn(tenantsUrl: string, appInfo: AppInfo): Promise<boolean> {
     throw new Error(`the page of a tenant answers ${page.status} without its address`);
   }
   return tryTenantLogin(tenantsUrl, { user: userName, password });
+}
+
+/** The report is for people, and the database's own errors quote whole statements. */
+async function inWords<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    throw new Error(describeFailure(error).message, { cause: error });
+  }
 }

@@ -20,7 +20,7 @@ export function describeWhereNext(demo: {
       ['  the queues', `${publicUrl}/ops/queues   (${operator.name}, ${operator.password})`],
       ['  the figures', `${publicUrl}/metrics`],
       ['  the log', demo.logPath],
-      ['  your product', 'README.md, "Connecting a real product"'],
+      ['  your product', 'README.md, "Connect a real product in five steps"'],
     ]),
     '',
     'It all stays up until Ctrl-C, which removes it.',

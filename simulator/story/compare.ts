@@ -7,7 +7,7 @@ import { untilStored } from '../waiting.ts';
 /** Asks for all instances of the ledger, 100 ids a call; what came back, by id. */
 export async function fetchInfo(
   market: Marketplace,
-  timing: BuyTiming,
+  timing: BuyTiming = { retryEveryMs: 100, deadlineMs: 5_000 },
 ): Promise<Map<string, InstanceInfo>> {
   const ids = market.ledger.instanceIds();
   const found = new Map<string, InstanceInfo>();
