@@ -10,7 +10,7 @@ export type Figure = {
 };
 
 /** Printed beside the figure; a missed aim is shown, never a failure. */
-export type Aim = { of: 'value' | 'ratio'; atLeast: number } | { of: 'value'; atMost: number };
+type Aim = { of: 'value' | 'ratio'; atLeast: number } | { of: 'value'; atMost: number };
 
 export type Section = { title: string; figures: readonly Figure[]; remarks: readonly string[] };
 

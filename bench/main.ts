@@ -54,6 +54,7 @@ async function main(): Promise<number> {
 }
 
 async function run(options: Options, signal: AbortSignal): Promise<void> {
+  const fromMs = performance.now();
   const stage = await openStage({ signal, wantsRedis: options.queues === 'redis', say });
   try {
     const machine = await describeMachine(stage);
@@ -67,6 +68,7 @@ async function run(options: Options, signal: AbortSignal): Promise<void> {
       for (const section of measured) process.stdout.write(`\n${showSection(section)}\n`);
       sections.push(...measured);
     }
+    say(`\nIt took ${Math.round((performance.now() - fromMs) / 1_000)} s.`);
     if (!options.isFull) {
       say('\nNot a whole run of the usual length: bench/results.md stays as it is.');
       return;

@@ -19,7 +19,7 @@ export type Options = {
   isFull: boolean;
 };
 
-export const defaults = { seconds: 4, rounds: 5 };
+const defaults = { seconds: 4, rounds: 5 };
 
 export const usage = `Usage: npm run bench -- [--only NAME] [--seconds N] [--rounds N] [--queues redis|postgres]
 

@@ -75,7 +75,9 @@ async function readContent(db: CommandContext['db']): Promise<DatabaseContent> {
     readActiveKeys(db),
     listOperators(db),
   ]);
-  const withKey = new Set(keys.map((each) => each.productId));
+  // Only these sign the interfaces that are received.
+  const baseKeys = keys.filter((each) => each.class === 'base');
+  const withKey = new Set(baseKeys.map((each) => each.productId));
   return {
     missingPartitions,
     masterKeyIds,

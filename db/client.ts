@@ -92,7 +92,14 @@ async function inTransaction<T>(pool: pg.Pool, work: (tx: Transaction) => Promis
   try {
     await client.query('begin');
     const query = client.query.bind(client) as Queryable['query'];
-    const tx: Transaction = { query, orm: drizzle(client, { schema }) };
+    let orm: Orm | undefined;
+    const tx: Transaction = {
+      query,
+      // Only where it is asked for: the transactions of the workers write by hand.
+      get orm() {
+        return (orm ??= drizzle(client, { schema }));
+      },
+    };
     const result = await work(tx);
     await client.query('commit');
     return result;

@@ -39,7 +39,7 @@ const statement = `with handed as (
     ) d
   ) picked
   order by picked.rank
-  limit greatest(0, $2::int - (select coalesce(sum(n), 0)::int from handed))
+  limit least($3::int, greatest(0, $2::int - (select coalesce(sum(n), 0)::int from handed)))
 )
 update dispatches d set due_at = null, retry_at = null, dispatch = nextval('fences'), dispatched_at = now(), state = 'handed'
 from pick where d.instance_id = pick.instance_id

@@ -49,6 +49,11 @@ export async function settleApplied(
         ), done as (
           update events e set applied_at = now(), outcome = case when e.id = any($8::bigint[]) then 'moot' else 'applied' end
           from made where e.instance_id = made.id and e.id = any($7::bigint[]) and e.applied_at is null returning e.id
+        ), ended as (
+          update attempts set ended = clock_timestamp(), class = 'applied' where began = $9::timestamptz and fence = $2
+        ), healed as (
+          update product_queues set failures_running = 0
+          where product_id = $10 and queue = $11 and failures_running > 0
         )
         update dispatches d set open_events = d.open_events - (select count(*)::int from done),
           lease_until = null, dispatched_at = null, retry_at = null, claims = 0, attempts = 0, cause = null
@@ -63,16 +68,13 @@ export async function settleApplied(
         made.accessEnc ?? null,
         made.covered,
         made.moot,
+        settled.attempt?.began ?? null,
+        settled.productId,
+        settled.queue,
       ],
     });
     const [left] = result.rows;
     if (!left) throw new Undo('the claim was lost');
-    await endAttemptOf(tx, settled, { class: 'applied' });
-    await tx.query({
-      name: 'product_queues.heal',
-      text: `update product_queues set failures_running = 0 where product_id = $1 and queue = $2 and failures_running > 0`,
-      values: [settled.productId, settled.queue],
-    });
     if (left.openEvents <= 0 && left.dueAt === null) {
       await tx.query({
         name: 'dispatches.end',

@@ -69,8 +69,9 @@ const runningSchema = z.object({
 });
 type Running = z.infer<typeof runningSchema>;
 
+// Said here, or PGSSLMODE of the user's shell would ask this server for TLS.
 const urlOf = (server: Running): string =>
-  `postgres://${USER}:${server.password}@127.0.0.1:${server.port}/${DATABASE}`;
+  `postgres://${USER}:${server.password}@127.0.0.1:${server.port}/${DATABASE}?sslmode=disable`;
 
 /**
  * The address of the embedded server that is running for this folder, or undefined when none
@@ -164,6 +165,7 @@ const clientOf = (server: Running, database: string): pg.Client =>
     user: USER,
     password: server.password,
     database,
+    ssl: false,
     connectionTimeoutMillis: 2_000,
     query_timeout: 10_000,
   });

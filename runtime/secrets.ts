@@ -14,6 +14,8 @@ import { dirname, join } from 'node:path';
 // Two levels: data keys seal what is stored, the master key wraps data keys. Only wrapped data keys
 // are in the database, the master key never is, so a dump of the database opens nothing.
 
+import { drawRandomBytes } from './random.ts';
+
 /** The key that wraps all data keys. */
 export type MasterKey = {
   /** First 8 hex digits of sha256(key): says which key it is and nothing else about it. */
@@ -110,7 +112,7 @@ export function seal(dataKey: DataKey, plain: Buffer | string, aad: string): Buf
   const header = Buffer.alloc(headerSizeBytes);
   header.writeUInt8(formatVersion, 0);
   header.writeUInt32BE(dataKey.id, 1);
-  const nonce = randomBytes(nonceSizeBytes);
+  const nonce = drawRandomBytes(nonceSizeBytes);
   const cipher = createCipheriv('aes-256-gcm', dataKey.key, nonce);
   cipher.setAAD(Buffer.concat([header, Buffer.from(aad)]));
   const text = cipher.update(typeof plain === 'string' ? Buffer.from(plain) : plain);

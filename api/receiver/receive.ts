@@ -3,7 +3,7 @@ import type { HttpBindings } from '@hono/node-server';
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response';
 import type { Context } from 'hono';
 import type { Logger } from 'pino';
-import { parseCallback } from '../../protocol/saas-v2/callback.ts';
+import { type Callback, parseCallback } from '../../protocol/saas-v2/callback.ts';
 import { type Reply, refusal } from '../../protocol/saas-v2/reply.ts';
 import {
   type SignatureParameters,
@@ -125,7 +125,7 @@ export function createReceiver(options: ReceiverOptions) {
     return {
       ...answerTo(accepted),
       activity: callback.activity,
-      orderId: 'orderId' in callback ? callback.orderId : undefined,
+      orderId: orderIdOf(callback),
       publicId: 'instanceId' in callback ? callback.instanceId : undefined,
       secret: key.secret,
     };
@@ -191,6 +191,12 @@ export function createReceiver(options: ReceiverOptions) {
     if (outcome === 'not stored') log.error(line, 'callback.answered');
     else log.info(line, 'callback.answered');
   }
+}
+
+/** A renewal and an upgrade have orders of their own. */
+function orderIdOf(callback: Callback): string | undefined {
+  if ('orderId' in callback) return callback.orderId;
+  return 'event' in callback && 'orderId' in callback.event ? callback.event.orderId : undefined;
 }
 
 function answerTo(accepted: Acceptance): Answered {

@@ -22,13 +22,15 @@ const keptMax = 20_000;
  * answers in a row are counted, not listed. Losing a second of it in a crash loses no promise.
  */
 export function createReplyLog(db: Database, log: Pick<Logger, 'warn'>): ReplyLog {
-  let replies = new Map<string, RepeatedReply>();
+  let replies = new Map<string, Counted[]>();
+  let kept = 0;
   let writing: Promise<void> = Promise.resolve();
 
   async function flush(): Promise<void> {
-    if (replies.size === 0) return;
-    const rows = [...replies.values()];
+    if (kept === 0) return;
+    const rows = [...replies.values()].flat().map(toRow);
     replies = new Map();
+    kept = 0;
     await writeReplies(db.pool, rows).catch((error: unknown) => {
       log.warn({ err: error, rows: rows.length }, 'replies.not_written');
     });
@@ -41,24 +43,17 @@ export function createReplyLog(db: Database, log: Pick<Logger, 'warn'>): ReplyLo
 
   return {
     record({ instanceIds, activity, resultCode, body, at }) {
-      if (instanceIds.length === 0 || replies.size >= keptMax) return;
-      const bodyHash = createHash('sha256').update(body).digest();
       for (const instanceId of instanceIds) {
-        const key = `${instanceId}/${activity}/${resultCode}/${bodyHash.toString('base64')}`;
-        const repeated = replies.get(key);
+        const key = `${instanceId}/${activity}`;
+        const said = replies.get(key) ?? [];
+        const repeated = said.find((one) => one.body.equals(body));
         if (repeated) {
           repeated.times += 1;
           repeated.lastAt = at;
-        } else {
-          replies.set(key, {
-            instanceId,
-            activity,
-            resultCode,
-            bodyHash,
-            firstAt: at,
-            lastAt: at,
-            times: 1,
-          });
+        } else if (kept < keptMax) {
+          kept += 1;
+          said.push({ instanceId, activity, resultCode, body, firstAt: at, lastAt: at, times: 1 });
+          replies.set(key, said);
         }
       }
     },
@@ -68,4 +63,11 @@ export function createReplyLog(db: Database, log: Pick<Logger, 'warn'>): ReplyLo
       await flush();
     },
   };
+}
+
+type Counted = Omit<RepeatedReply, 'bodyHash'> & { body: Buffer };
+
+/** Behind the answer, not on its way. */
+function toRow({ body, ...counted }: Counted): RepeatedReply {
+  return { ...counted, bodyHash: createHash('sha256').update(body).digest() };
 }

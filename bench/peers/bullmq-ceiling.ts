@@ -8,7 +8,7 @@ const order = z.object({ jobs: z.number(), concurrency: z.number() });
 const addedAtOnce = 500;
 const log = createLogger({ level: 'warn', role: 'bullmq' });
 const backend = createQueueBackend({
-  redisUrl: process.env['REDIS_URL'],
+  redisUrl: process.env['REDIS_URL'] || undefined,
   databaseUrl: process.env['DATABASE_URL'] ?? '',
   prefix: process.env['QUEUE_PREFIX'] ?? 'ceiling',
   poolMax: 8,

@@ -18,7 +18,7 @@ const log = createLogger({ level: 'warn', role: 'naive' });
 const pool = new pg.Pool({ connectionString: databaseUrl, max: 20 });
 pool.on('error', (error) => log.warn({ err: error }, 'database.connection_lost'));
 const backend = createQueueBackend({
-  redisUrl: process.env['REDIS_URL'],
+  redisUrl: process.env['REDIS_URL'] || undefined,
   databaseUrl,
   prefix: process.env['QUEUE_PREFIX'] ?? 'naive',
   poolMax: 20,

@@ -123,8 +123,12 @@ async function benchBeside(context: BenchContext, alone: readonly number[]): Pro
     return results;
   };
   say('beside the dispatcher, then beside dispatcher and workers');
-  // Without workers the usual window would be full, and the dispatcher idle, after a moment.
-  const dispatcher = await latchkey.startDispatcher({ WINDOW_MAX: '100000' });
+  // Without workers the usual window would be full, and the dispatcher idle, after a moment; and
+  // the sweep would look up each job of so large a window.
+  const dispatcher = await latchkey.startDispatcher({
+    WINDOW_MAX: '100000',
+    TIMING_SWEEP_MS: '600000',
+  });
   const withDispatcher = await series('d');
   await dispatcher.stop();
   await latchkey.startDispatcher();

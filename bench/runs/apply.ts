@@ -5,14 +5,13 @@ import { createInstallation } from '../stage/installation.ts';
 import { type BenchContext, sendOrders } from './context.ts';
 import { type Sample, waitUntilActive } from './wait-until-active.ts';
 
-const orders = 8_000;
+const orders = 5_000;
 const concurrency = 64;
 
-const drained = z.object({
-  kind: z.literal('drained'),
-  addedPerSecond: z.number(),
-  perSecond: z.number(),
-});
+const drained = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('drained'), addedPerSecond: z.number(), perSecond: z.number() }),
+  z.object({ kind: z.literal('failed'), problem: z.string() }),
+]);
 
 /** Accepted orders applied a second, against jobs that do nothing at all. */
 export async function benchApply(context: BenchContext): Promise<Section[]> {
@@ -41,6 +40,7 @@ export async function benchApply(context: BenchContext): Promise<Section[]> {
     ceiling.send({ jobs: orders, concurrency });
     const [message] = await stage.whileRunning(answered, ceiling);
     const result = drained.parse(message);
+    if (result.kind === 'failed') throw new Error(`BullMQ's ceiling: ${result.problem}`);
     jobs.push(result.perSecond);
     added.push(result.addedPerSecond);
     say(

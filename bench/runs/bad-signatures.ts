@@ -20,7 +20,7 @@ export async function benchBadSignatures(context: BenchContext): Promise<Section
     name: 'bad',
     calls: { kind: 'bad signatures', series },
     // A bad call may be kept waiting for keys read anew, so many are open at once.
-    pace: { kind: 'open', perSecond: badPerSecond, connections: connections * 16 },
+    pace: { kind: 'open', perSecond: badPerSecond, connections: connections * 10 },
   });
   const measure = async (streams: readonly Stream[], seconds = options.seconds) => {
     const results = await generator.run({

@@ -4,7 +4,7 @@ import { createInstallation } from '../stage/installation.ts';
 import { type BenchContext, measureFlood, remarkUnexpected, sendOrders } from './context.ts';
 import { waitUntilActive } from './wait-until-active.ts';
 
-const orders = 5_000;
+const orders = 3_000;
 const series = 'known';
 
 /** What the marketplace sends most: purchases again, and questions whether they are ready. */

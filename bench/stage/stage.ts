@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -28,6 +29,8 @@ export async function openStage(options: {
   const { signal, say } = options;
   const dir = await mkdtemp(join(tmpdir(), 'latchkey-bench-'));
   const closers: (() => Promise<unknown>)[] = [() => rm(dir, { recursive: true, force: true })];
+  // Also when the bench dies of a bug; the servers end with it by themselves.
+  process.once('exit', () => rmSync(dir, { recursive: true, force: true }));
   const close = async (): Promise<void> => {
     // Newest first: children before the servers that they use, the folder last.
     for (const closer of closers.splice(0).toReversed()) {

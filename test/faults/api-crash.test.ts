@@ -82,8 +82,8 @@ test('F2: a renewal and a freeze whose replies died with the process count once 
     // The front gives every second call to the doomed one.
     const replies = [await rig.backend.market.send(fact), await rig.backend.market.send(fact)];
     expect(await doomed.ended).toMatchObject({ signal: 'SIGKILL' });
-    expect(replies.map((reply) => reply.httpStatus).toSorted()).toEqual([0, 200]);
-    expect(replies.find(isAcknowledged)).toBeDefined();
+    expect(replies.filter((reply) => reply.httpStatus === 0)).toHaveLength(1);
+    expect(replies.filter(isAcknowledged)).toHaveLength(1);
     const events = await sql`select id from events where kind <> 'created'`;
     expect(events).toHaveLength(at + 1);
   }

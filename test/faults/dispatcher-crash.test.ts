@@ -18,9 +18,7 @@ describe.each(queueKinds)('queues on %s', (kind) => {
         rig.startDispatcher({ LATCHKEY_FAILPOINTS: `${point}=kill` }),
       ]);
       await Promise.all(
-        Array.from({ length: 24 }, (_, at) =>
-          purchase(at % 2 === 0 ? rig.tenants : rig.backend),
-        ),
+        Array.from({ length: 24 }, (_, at) => purchase(at % 2 === 0 ? rig.tenants : rig.backend)),
       );
       expect(await doomed.ended).toMatchObject({ signal: 'SIGKILL' });
       const marked = await countMarked(rig);

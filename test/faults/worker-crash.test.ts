@@ -29,7 +29,11 @@ describe.each(queueKinds)('queues on %s', (kind) => {
       for (; kills < 6; kills += 1) {
         // Something was applied since the last kill, so that no instance is hit five times.
         const goal = (await countApplied(rig)) + chance.between(1, 6);
-        await until(() => countApplied(rig), (count) => count >= goal, { timeoutMs: 30_000 });
+        await until(
+          () => countApplied(rig),
+          (count) => count >= goal,
+          { timeoutMs: 30_000 },
+        );
         const [victim] = running.splice(chance.between(0, 1), 1);
         if (victim) await rig.crash(victim);
         running.push(await rig.startWorkers());
@@ -167,7 +171,8 @@ async function readTenants(rig: Rig) {
 /** Until the process stands still, as the kernel sees it. */
 async function untilStopped(pid: number): Promise<void> {
   await until(
-    async () => / (\w) /.exec((await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\)/, ')'))?.[1],
+    async () =>
+      / (\w) /.exec((await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\)/, ')'))?.[1],
     'T',
     { timeoutMs: 20_000, what: 'a stopped process' },
   );

@@ -131,7 +131,7 @@ describe('a claim', () => {
     expect(two.fence).toBeGreaterThan(one.fence);
   });
 
-  test('reads the whole story, and knows since when something is open', async () => {
+  test('reads the whole story, in the order of acceptance', async () => {
     const instance = await buyOne(db.pool);
     await applyOne(instance);
     await tellEvent(db.pool, instance, 'frozen');
@@ -142,9 +142,23 @@ describe('a claim', () => {
       scene: 'RENEWAL',
       expiresAt: new Date('2030-01-01T00:00:00Z'),
     });
-    expect(claim.openSince).toEqual(claim.events[1]?.acceptedAt);
     expect(claim.callbackIds).toHaveLength(2);
     expect(claim).toMatchObject({ applied: 1, everBegan: true, openEvents: 2 });
+  });
+
+  test('knows how long it has been tried: since acceptance, or since the newest event', async () => {
+    const instance = await buyOne(db.pool);
+    const age = `update dispatches set since = now() - interval '1 hour' where instance_id = $1`;
+    await db.pool.query(age, [instance.id]);
+    const claim = await claimOne(instance);
+    expect(claim.ageMs).toBeGreaterThanOrEqual(3_600_000);
+    await failClaim(claim);
+    await setRetry(instance, 0);
+    const again = await claimHanded(instance);
+    expect(again.ageMs).toBeGreaterThanOrEqual(3_600_000);
+    await tellEvent(db.pool, instance, 'frozen');
+    expect(await failClaim(again)).toBe('due');
+    expect((await claimOne(instance)).ageMs).toBeLessThan(60_000);
   });
 
   test('of a back-off that is not over is refused, one of a second or less is not', async () => {

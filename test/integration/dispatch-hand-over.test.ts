@@ -118,16 +118,14 @@ describe('the window', () => {
   test('of one product the longest due come first', async () => {
     const product = await addTestProduct(db.pool);
     const bought = await buy(db.pool, product, 8);
+    const ids = bought.map(({ id }) => id).toSorted((a, b) => b - a);
     await db.pool.query(
       `update dispatches set due_at = now() - (instance_id - $1) * interval '1 second'`,
-      [bought[0]?.id],
+      [ids.at(-1)],
     );
     const handed = await hand(12);
     expect(handed.map(({ instanceId }) => instanceId).toSorted((a, b) => b - a)).toEqual(
-      bought
-        .slice(-3)
-        .map(({ id }) => id)
-        .toReversed(),
+      ids.slice(0, 3),
     );
   });
 
@@ -142,9 +140,13 @@ describe('the window', () => {
     expect(await hand(40)).toHaveLength(10);
   });
 
-  test('a page is no more than a page', async () => {
-    await buy(db.pool, await addTestProduct(db.pool), 20);
+  test('a page is no more than a page, of one product or of many', async () => {
+    const [long = 0, ...short] = await addProducts(5);
+    await buy(db.pool, long, 20);
     expect(await hand(2_000, 5)).toHaveLength(5);
+    for (const product of short) await buy(db.pool, product, 1);
+    expect(await hand(2_000, 1)).toHaveLength(1);
+    expect(await hand(2_000, 3)).toHaveLength(3);
   });
 });
 

@@ -106,12 +106,12 @@ export async function tellEvent(
   return outcome === 'again' || outcome === undefined ? 'again' : outcome.kind;
 }
 
-/** Hands one instance over, whatever else is due. */
-export async function handOne(db: Queryable, { id }: Bought): Promise<number> {
-  const handed = await handOver(db, { queue: 'provisioning', windowMax: 2_000, pageMax: 500 });
-  const mine = handed.find(({ instanceId }) => instanceId === id);
-  if (!mine) throw new Error('it was not handed over');
-  return mine.dispatch;
+/** Hands over whatever is due, and gives the number of one instance's hand-over. */
+export async function handOne(db: Queryable, instance: Bought): Promise<number> {
+  await handOver(db, { queue: 'provisioning', windowMax: 2_000, pageMax: 500 });
+  const row = await readDispatch(db, instance);
+  if (!row?.isHanded || row.isLeased) throw new Error('it was not handed over');
+  return row.dispatch;
 }
 
 export type DispatchRow = {

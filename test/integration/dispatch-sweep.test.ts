@@ -131,6 +131,48 @@ describe('old hand-overs', () => {
   });
 });
 
+describe('a queue that takes nothing', () => {
+  test('gets one at a time until it does; what it missed is due again meanwhile', async () => {
+    await db.pool.query('truncate dispatches');
+    const instances = [await buyOne(db.pool), await buyOne(db.pool), await buyOne(db.pool)];
+    const pages: number[] = [];
+    const taken = new Map<unknown, number>();
+    let isAway = true;
+    const dispatcher = startDispatcher({
+      db: db.pool,
+      queueName: 'provisioning',
+      queue: {
+        addBulk: async (jobs) => {
+          pages.push(jobs.length);
+          if (isAway) throw new Error('no queue');
+          for (const job of jobs) taken.set(job.data.instance, job.data.dispatch);
+          return [];
+        },
+      },
+      log,
+      pollMs: 10,
+      windowMax: 2_000,
+      failpoint: () => undefined,
+    });
+    try {
+      await until(() => pages.length >= 2, true);
+      const rows = await Promise.all(instances.map((each) => readDispatch(db.pool, each)));
+      expect(rows.every((row) => row?.state === 'due' || row?.state === 'handed')).toBe(true);
+      expect(rows.filter((row) => row?.isDue).length).toBeGreaterThanOrEqual(2);
+      isAway = false;
+      await until(() => taken.size, 3);
+    } finally {
+      await dispatcher.stop();
+    }
+    expect(pages[0]).toBe(3);
+    expect(pages[1]).toBe(1);
+    for (const instance of instances) {
+      const row = await readDispatch(db.pool, instance);
+      expect(row).toMatchObject({ state: 'handed', dispatch: taken.get(instance.id) });
+    }
+  });
+});
+
 describe('dispatcher and sweep on a real queue', () => {
   test('a job that the queue has lost, or that ended without a word, is handed over anew', async () => {
     const backend = createQueueBackend({ ...queueStore(database.url), poolMax: 4, log });
