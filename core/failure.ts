@@ -2,7 +2,7 @@
  * permanent: the same call would fail again, stop. transient: try again later. contract: the other
  * side answers nonsense, stop and tell a person.
  */
-export const failureClasses = ['permanent', 'transient', 'contract'] as const;
+const failureClasses = ['permanent', 'transient', 'contract'] as const;
 export type FailureClass = (typeof failureClasses)[number];
 
 /** An apply that did not work, in words that an operator can act on and that hold no secret. */
@@ -29,7 +29,7 @@ type Schedule = { waitsMs: readonly number[]; repeatLast: boolean; deadAfterMs: 
  * SaaS V2.0) and then refunds; ours ends an hour before, so that a person has time. What was
  * acknowledged is never sent again, so it is worth a day.
  */
-export const schedules = {
+const schedules = {
   create: {
     waitsMs: [
       2 * secondMs,

@@ -1,15 +1,15 @@
 import type { DesiredState } from './fold.ts';
 
 /** What an instance is, as the marketplace and operators are told. */
-export const instanceStates = ['pending', 'active', 'frozen', 'released', 'refused'] as const;
+const instanceStates = ['pending', 'active', 'frozen', 'released', 'refused'] as const;
 export type InstanceState = (typeof instanceStates)[number];
 
 /** What the accepted status events ask for; later callbacks are judged by it. */
-export const wantedStates = ['serving', 'expired', 'frozen', 'released'] as const;
+const wantedStates = ['serving', 'expired', 'frozen', 'released'] as const;
 export type WantedState = (typeof wantedStates)[number];
 
 /** Where an instance with open work stands on its way to being applied. */
-export const dispatchStates = ['due', 'handed', 'failing', 'dead', 'timed'] as const;
+const dispatchStates = ['due', 'handed', 'failing', 'dead', 'timed'] as const;
 export type DispatchState = (typeof dispatchStates)[number];
 
 /** The rooms of work; an instance is in one at a time. */

@@ -16,7 +16,7 @@ import type { Lanes } from './lanes.ts';
 import type { KnownProduct } from './product-keys.ts';
 
 /** A verified call: who signed what, when, and until when it must be answered. */
-export type VerifiedCall = {
+type VerifiedCall = {
   id: string;
   product: KnownProduct;
   keyId: number;

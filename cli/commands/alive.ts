@@ -1,6 +1,7 @@
 import { Argument, Command } from '@commander-js/extra-typings';
 import { heartbeatAgeMaxMs, readHeartbeatAgeMs } from '../../runtime/heartbeat.ts';
 import { CommandFailure } from '../failure.ts';
+import { print } from '../output.ts';
 
 export function aliveCommand() {
   return new Command('alive')
@@ -8,8 +9,9 @@ export function aliveCommand() {
       'Tell whether a process of this machine that serves no HTTP is alive (for health checks).',
     )
     .addArgument(new Argument('<role>').choices(['dispatcher', 'workers'] as const))
+    .option('--json', 'print nothing but JSON')
     .addHelpText('after', '\nExample:\n  $ npx latchkey alive workers')
-    .action((role) => {
+    .action((role, options) => {
       const ageMs = readHeartbeatAgeMs(role, Date.now());
       if (ageMs === undefined || ageMs > heartbeatAgeMaxMs) {
         const when = ageMs === undefined ? 'never' : `${Math.round(ageMs / 1_000)} seconds ago`;
@@ -17,6 +19,6 @@ export function aliveCommand() {
           next: `restart it: npx latchkey start ${role}`,
         });
       }
-      process.stdout.write(`${role} alive\n`);
+      print({ role, ageMs: Math.round(ageMs) }, options, () => `${role} alive`);
     });
 }

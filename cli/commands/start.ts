@@ -65,7 +65,10 @@ async function runRole(
   switch (role) {
     case 'api': {
       const { startApi } = await import('../../api/server.ts');
-      const tenantServer = { ...serverOf(context.tenantsUrl), ...context.config.TENANTS_PUBLIC_ADDRESS };
+      const tenantServer = {
+        ...serverOf(context.tenantsUrl),
+        ...context.config.TENANTS_PUBLIC_ADDRESS,
+      };
       return startApi({ ...context, tenantServer });
     }
     case 'dispatcher': {

@@ -13,7 +13,7 @@ const renewalScenes = [
   'RENEWAL_CHANGE',
 ] as const;
 
-export type RenewalScene = (typeof renewalScenes)[number];
+type RenewalScene = (typeof renewalScenes)[number];
 
 /**
  * One fact about an instance. The dedup key makes a fact the same however often it is sent; null
@@ -36,7 +36,7 @@ export type AcceptedEvent =
   | { kind: 'released'; orderId?: string; orderLineId?: string; dedupKey: 'released' };
 
 /** What a buyer wants to change to, as far as the marketplace says. */
-export interface ChangeTarget {
+interface ChangeTarget {
   productId?: string;
   skuCode?: string;
   quantity?: number;

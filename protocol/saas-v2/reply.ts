@@ -30,7 +30,7 @@ export interface AccessData {
   memo?: string | undefined;
 }
 
-export interface InstanceInfo {
+interface InstanceInfo {
   instanceId: string;
   appInfo?: AccessData;
 }

@@ -93,6 +93,7 @@ describe.each(redisOnly)('queues on %s', (kind) => {
         );
         const applied = await countApplied(rig);
         expect(applied).toBeLessThan(46);
+        const jobs = (await redis.keys('faults:provisioning:look-*')).length;
 
         if (how === 'maxmemory') await redis.config('SET', 'maxmemory', '0');
         else await redis.call('REPLICAOF', 'NO', 'ONE');

@@ -51,19 +51,20 @@ test('the same signed bytes at two processes at once are accepted once and refus
     { activity: 'queryInstance', instanceId },
     renewalOf(instanceId, nextOrder().orderId, 2031),
   ]);
-  const [first, second] = [left, right].map((api) => straightTo(rig.backend, api.port));
+  const [first, second] = [straightTo(rig.backend, left.port), straightTo(rig.backend, right.port)];
   const results = await Promise.all(
     calls.map(async (fields, at) => {
       const call = sign(rig.backend.product.accessKey, fields);
       // Each has a head start of some microseconds in every second pair.
       const [early, late] = at % 2 === 0 ? [first, second] : [second, first];
-      const sent = [early?.replay(call), late?.replay(call)];
-      const pair = await Promise.all(at % 2 === 0 ? sent : sent.toReversed());
-      return pair.map((reply) => reply && (isAcknowledged(reply) ? 'accepted' : reply.resultCode));
+      const [one, other] = await Promise.all([early.replay(call), late.replay(call)]);
+      return (at % 2 === 0 ? [one, other] : [other, one]).map((reply) =>
+        isAcknowledged(reply) ? 'accepted' : reply.resultCode,
+      );
     }),
   );
-  first?.close();
-  second?.close();
+  first.close();
+  second.close();
   const good = ['000001,accepted', 'accepted,000001'];
   const odd = results.filter((pair) => !good.includes(pair.join()));
   expect(odd).toEqual([]);

@@ -11,7 +11,9 @@ export async function dumpDatabase(sql: Sql): Promise<string> {
     where c.relkind = 'r' and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname not like 'pg_toast%'`;
   const parts: string[] = [];
   for (const { name } of tables) {
-    const rows = await sql.unsafe<{ row: string }[]>(`select to_jsonb(t)::text as row from ${name} t`);
+    const rows = await sql.unsafe<{ row: string }[]>(
+      `select to_jsonb(t)::text as row from ${name} t`,
+    );
     for (const { row } of rows) {
       parts.push(`${name} ${row}`);
       for (const [, hex = ''] of row.matchAll(/\\\\x([0-9a-f]+)/g)) {
