@@ -117,12 +117,14 @@ export async function settleFailed(
     const result = await tx.query<{ state: 'due' | 'failing' | 'dead' }>({
       name: 'dispatches.settle_failed',
       text: `update dispatches set lease_until = null, dispatched_at = null, claims = 0,
-          attempts = case when open_events > $3 then 0 else attempts + 1 end,
-          state = case when open_events > $3 then 'due' when $4::int is null then 'dead' else 'failing' end,
-          due_at = case when open_events > $3 then now() end,
-          retry_at = case when open_events > $3 or $4::int is null then null else now() + $4::int * interval '1 millisecond' end,
-          cause = case when open_events > $3 then null else $5 end
-        where instance_id = $1 and fence = $2 returning state`,
+          attempts = case when newer then 0 else attempts + 1 end,
+          state = case when newer then 'due' when $4::int is null then 'dead' else 'failing' end,
+          due_at = case when newer then now() end,
+          retry_at = case when newer or $4::int is null then null else now() + $4::int * interval '1 millisecond' end,
+          cause = case when newer then null else $5 end
+        from (select instance_id as id, open_events > $3 or due_at is not null as newer
+          from dispatches where instance_id = $1 for update) d
+        where instance_id = d.id and fence = $2 returning state`,
       values: [
         settled.instanceId,
         settled.fence,

@@ -25,6 +25,8 @@ export type LaneOptions<Row, Outcome> = {
   separateBy?: (row: Row) => string;
   /** Another form of a row that broke a rule, to be tried alone; undefined where there is none. */
   repair?: (row: Row, error: unknown) => Row | undefined;
+  /** How much of a batch a row takes up; 1 each when absent. */
+  sizeOf?: (row: Row) => number;
   batchMax?: number;
   waitingMax?: number;
   refuseAfterFailureMs?: number;
@@ -49,7 +51,7 @@ const deadlineCheckMs = 50;
  * that is stopped holds no lock.
  */
 export function createLane<Row, Outcome>(options: LaneOptions<Row, Outcome>): Lane<Row, Outcome> {
-  const { name, store, log, nowMs, separateBy, repair } = options;
+  const { name, store, log, nowMs, separateBy, sizeOf, repair } = options;
   const batchMax = options.batchMax ?? 500;
   const waitingMax = options.waitingMax ?? 5_000;
   const refuseAfterFailureMs = options.refuseAfterFailureMs ?? 250;
@@ -130,6 +132,7 @@ export function createLane<Row, Outcome>(options: LaneOptions<Row, Outcome>): La
 
   async function storeBatch(
     batch: readonly Entry<Row, Outcome>[],
+    mayRetry = true,
   ): Promise<readonly (Outcome | 'again' | 'not stored')[]> {
     const rows = batch.map((entry) => entry.row);
     try {
@@ -138,7 +141,9 @@ export function createLane<Row, Outcome>(options: LaneOptions<Row, Outcome>): La
       const kind = classifyStoreError(error);
       if (kind === 'data') return storeApart(batch, error);
       const leftMs = Math.min(...batch.map((entry) => entry.deadlineMs)) - nowMs();
-      if (kind === 'try again' && leftMs >= retryBudgetMs) return store(rows);
+      if (mayRetry && kind === 'try again' && leftMs >= retryBudgetMs) {
+        return storeBatch(batch, false);
+      }
       throw error;
     }
   }
@@ -168,14 +173,16 @@ export function createLane<Row, Outcome>(options: LaneOptions<Row, Outcome>): La
     const batch: Entry<Row, Outcome>[] = [];
     const rest: Entry<Row, Outcome>[] = [];
     const keys = new Set<string>();
+    let size = 0;
     for (const entry of line) {
       if (entry.isAnswered) continue;
       const key = separateBy?.(entry.row);
-      if (batch.length >= batchMax || (key !== undefined && keys.has(key))) {
+      if (size >= batchMax || (key !== undefined && keys.has(key))) {
         rest.push(entry);
         continue;
       }
       if (key !== undefined) keys.add(key);
+      size += sizeOf?.(entry.row) ?? 1;
       batch.push(entry);
     }
     line = rest;

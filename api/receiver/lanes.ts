@@ -67,6 +67,8 @@ export function createLanes(options: LanesOptions): Lanes {
   const queries = createLane<QueryRow, QueryOutcome>({
     name: 'queries',
     store: stored('queries', acceptQueries),
+    // A statement that asks for thousands of instances would read the whole table instead.
+    sizeOf: (row) => Math.max(1, row.publicIds.length),
     log,
     nowMs,
   });

@@ -52,17 +52,19 @@ test('the same signed bytes at two processes at once are accepted once and refus
     renewalOf(instanceId, nextOrder().orderId, 2031),
   ]);
   const [first, second] = [straightTo(rig.backend, left.port), straightTo(rig.backend, right.port)];
-  const results = await Promise.all(
-    calls.map(async (fields, at) => {
+  const results: string[][] = [];
+  // A few at a time: of many at once the process that is first wins all.
+  for (let from = 0; from < calls.length; from += 6) {
+    const wave = calls.slice(from, from + 6).map(async (fields, at) => {
       const call = sign(rig.backend.product.accessKey, fields);
-      // Each has a head start of some microseconds in every second pair.
-      const [early, late] = at % 2 === 0 ? [first, second] : [second, first];
+      const [early, late] = (from + at) % 4 < 2 ? [first, second] : [second, first];
       const [one, other] = await Promise.all([early.replay(call), late.replay(call)]);
-      return (at % 2 === 0 ? [one, other] : [other, one]).map((reply) =>
+      return ((from + at) % 4 < 2 ? [one, other] : [other, one]).map((reply) =>
         isAcknowledged(reply) ? 'accepted' : reply.resultCode,
       );
-    }),
-  );
+    });
+    results.push(...(await Promise.all(wave)));
+  }
   first.close();
   second.close();
   const good = ['000001,accepted', 'accepted,000001'];
