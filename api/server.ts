@@ -2,7 +2,6 @@ import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { randomUUID } from 'node:crypto';
 import { createAdaptorServer } from '@hono/node-server';
-import { accessDataSchema } from '../protocol/saas-v2/reply.ts';
 import { createDatabase } from '../db/client.ts';
 import { createKeyring } from '../db/data-keys.ts';
 import { createStorageCheck } from '../db/health.ts';
@@ -17,6 +16,7 @@ import { createCanStore, createHealthRoutes } from './health.ts';
 import { createMetrics, createMetricsRoutes } from './metrics.ts';
 import { createOps } from './ops/ops.tsx';
 import { createAccept } from './receiver/accept.ts';
+import { createOpenAccess } from './receiver/open-access.ts';
 import { createLanes } from './receiver/lanes.ts';
 import { createProductKeys } from './receiver/product-keys.ts';
 import { createReceiver } from './receiver/receive.ts';
@@ -72,10 +72,7 @@ export async function startApi(options: {
     createPublicId: randomUUID,
     afterCommit: () => failpoint('api.after-commit'),
   });
-  const accept = createAccept(lanes, async (instanceId, accessEnc) => {
-    const opened = await keyring.open(accessEnc, `instances/access_enc/${instanceId}`);
-    return accessDataSchema.parse(JSON.parse(opened.toString('utf8')));
-  });
+  const accept = createAccept(lanes, createOpenAccess({ keyring, log, nowMs }));
   const receive = createReceiver({
     products,
     accept,

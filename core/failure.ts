@@ -84,7 +84,9 @@ export function nextTry(
   if (at.attempts > last && !schedule.repeatLast) return 'dead';
   const waitMs = schedule.waitsMs[Math.min(at.attempts, last) - 1] ?? secondMs;
   const scaledMs = Math.max(1, waitMs * at.scale * (0.9 + at.random / 5));
-  const retryInMs = Math.round(Math.max(scaledMs, failure.retryAfterMs ?? 0));
+  const retryInMs = Math.round(
+    Math.max(scaledMs, (failure.retryAfterMs ?? 0) * (1 + at.random / 10)),
+  );
   // Age counts only once the tries ran long: a create that waited for its turn still gets its tries.
   const endsAtMs = at.ageMs + retryInMs;
   if (at.attempts > 1 && endsAtMs > schedule.deadAfterMs * 1.1) return 'dead';

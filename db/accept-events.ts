@@ -94,7 +94,7 @@ const statement = `with input as (
     state = case when d.lease_until is not null or (d.dispatched_at is not null and d.retry_at is null and d.state <> 'dead')
       then d.state else 'due' end,
     due_at = case
-      when d.lease_until is not null then null                                     -- a worker is at it; its settle counts what is left
+      when d.lease_until is not null then d.due_at                                 -- a worker is at it; its settle counts what is left
       when d.dispatched_at is not null and d.retry_at is null and d.state <> 'dead' then d.due_at  -- a job is on its way
       else least(d.due_at, now()) end,                                             -- parked, dead or backing off: now; already due: keeps its place
     dispatched_at = case when d.lease_until is null and (d.retry_at is not null or d.state = 'dead') then null else d.dispatched_at end,

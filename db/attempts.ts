@@ -34,7 +34,7 @@ export async function beginAttempt(
   return { began: row.began, fence: attempt.fence };
 }
 
-/** How an attempt ended; `class` is the failure's, or applied, stale, refused. */
+/** How an attempt ended; `class` is the failure's, or applied, stale, refused; lost when the claim was. */
 export async function endAttempt(
   db: Queryable,
   attempt: BegunAttempt,

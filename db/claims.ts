@@ -12,6 +12,8 @@ export type Claim = {
   fence: number;
   attempts: number;
   openEvents: number;
+  /** The newest state is to be put once more, though nothing is new. */
+  putAgain: boolean;
   publicId: string;
   state: InstanceState;
   /** Generation that was last made real. */
@@ -31,14 +33,14 @@ export type Claim = {
 const claimStatement = `with claimed as (
   update dispatches d set fence = nextval('fences'), retry_at = null, claims = claims + 1,
     lease_until = now() + $3 * interval '1 millisecond'
-  where instance_id = $1 and dispatch = $2 and due_at is null and lease_until is null and state <> 'dead'
+  where instance_id = $1 and dispatch = $2 and due_at is null and lease_until is null and state not in ('dead', 'timed')
     and (retry_at is null or retry_at <= now() + interval '1 second')
     and not exists (
       select from product_queues q where q.product_id = d.product_id and q.queue = d.queue and q.failures_running >= $4
         and exists (select from dispatches o where o.product_id = d.product_id and o.lease_until > now() and o.queue = d.queue))
   returning *
 )
-select c.instance_id as "instanceId", c.product_id as "productId", c.queue, c.fence, c.attempts, c.open_events as "openEvents",
+select c.instance_id as "instanceId", c.product_id as "productId", c.queue, c.fence, c.attempts, c.open_events as "openEvents", c.put_again as "putAgain",
   (extract(epoch from now() - c.since) * 1000)::int8 as "ageMs",
   i.public_id as "publicId", i.state, i.applied,
   i.applied > 0 or exists (select from attempts a where a.instance_id = c.instance_id and a.kind = 'apply') as "everBegan",
@@ -66,8 +68,9 @@ type ClaimedRow = Omit<Claim, 'events' | 'callbackIds'> & {
 };
 
 /**
- * Claims an instance for the job that carries the newest dispatch number. Everything that a
- * decision is made from is read in the same statement, after the row was locked.
+ * Claims an instance for the job that carries the newest dispatch number, with everything that a
+ * decision is made from. An event that is committed at this very moment may be missing; the settle,
+ * which counts what is left, then makes the instance due again.
  */
 export async function claimDispatch(
   db: Queryable,
@@ -84,6 +87,9 @@ export async function claimDispatch(
   const open = stored.filter((event) => event.appliedAt === null);
   return {
     ...row,
+    // What this claim saw: the row, read after waiting for its lock, may count an event that this
+    // statement's snapshot does not show yet.
+    openEvents: open.length,
     events: stored.map(toInstanceEvent),
     callbackIds: open.flatMap((event) => event.callbackId ?? []),
   };
@@ -101,7 +107,7 @@ export async function postponeDispatch(
 ): Promise<boolean> {
   const result = await db.query(
     `update dispatches set due_at = now() + $3 * interval '1 millisecond', retry_at = null, dispatched_at = null, state = 'due'
-     where instance_id = $1 and dispatch = $2 and due_at is null and lease_until is null and state <> 'dead'
+     where instance_id = $1 and dispatch = $2 and due_at is null and lease_until is null and state not in ('dead', 'timed')
        and (retry_at is null or retry_at <= now() + interval '1 second')`,
     [job.instanceId, job.dispatch, job.delayMs],
   );

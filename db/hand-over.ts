@@ -50,7 +50,7 @@ returning d.instance_id as "instanceId", d.product_id as "productId", d.dispatch
 /**
  * Marks what is due as handed to its queue, under a new dispatch number each.
  *
- * @param windowMax jobs that a queue may hold that no worker has claimed
+ * @param windowMax jobs that are handed to the queue at a time, those under way included
  */
 export async function handOver(
   db: Queryable,
@@ -70,10 +70,13 @@ export async function takeBack(
   rows: readonly { instanceId: number; dispatch: number }[],
 ): Promise<number> {
   const result = await db.query(
-    `update dispatches d set due_at = now(), dispatched_at = null, state = 'due'
-     from (select * from unnest($1::bigint[], $2::bigint[]) as t(instance_id, dispatch) order by instance_id) lost
-     where d.instance_id = lost.instance_id and d.dispatch = lost.dispatch
-       and d.due_at is null and d.lease_until is null and d.retry_at is null and d.state = 'handed'`,
+    `update dispatches set due_at = now(), dispatched_at = null, state = 'due'
+     where instance_id in (
+       select d.instance_id from dispatches d
+       join unnest($1::bigint[], $2::bigint[]) as lost(instance_id, dispatch) using (instance_id)
+       where d.dispatch = lost.dispatch and d.due_at is null and d.lease_until is null
+         and d.retry_at is null and d.state = 'handed'
+       order by d.instance_id for update of d skip locked)`,
     [rows.map((row) => row.instanceId), rows.map((row) => row.dispatch)],
   );
   return result.rowCount ?? 0;

@@ -8,7 +8,7 @@ export type StorageProblem =
   | 'the database is in recovery'
   | 'the database is read-only'
   | 'migrations are missing: run latchkey migrate'
-  | `the partition of ${string} for ${'now' | 'tomorrow'} is missing`;
+  | `the partition of ${string} for now is missing`;
 
 type StorageRow = {
   in_recovery: boolean;
@@ -20,16 +20,16 @@ type StorageRow = {
 const undefinedTable = '42P01';
 const journal = new URL('./migrations/meta/_journal.json', import.meta.url);
 
-// The names are those of retention.ts. Attempts are monthly: tomorrow may be another month.
+// The names are those of retention.ts. Only what a callback needs now: a missing partition of
+// tomorrow is for doctor, not a reason to take no callbacks today.
 const storageSql = `
 select pg_is_in_recovery() as in_recovery,
        current_setting('transaction_read_only') = 'on' as read_only,
        coalesce((select max(created_at) from drizzle.__drizzle_migrations), 0) >= $1::bigint as migrated,
        array(
-         select 'the partition of ' || t.name || ' for ' || d.name || ' is missing'
-         from (values ('callbacks', 'YYYYMMDD'), ('reads', 'YYYYMMDD'), ('attempts', 'YYYYMM')) t (name, form),
-              (values ('now', interval '0'), ('tomorrow', interval '1 day')) d (name, ahead)
-         where to_regclass(t.name || '_' || to_char((now() + d.ahead) at time zone 'utc', t.form)) is null
+         select 'the partition of ' || t.name || ' for now is missing'
+         from (values ('callbacks'), ('reads')) t (name)
+         where to_regclass(t.name || '_' || to_char(now() at time zone 'utc', 'YYYYMMDD')) is null
        ) as missing`;
 
 /**

@@ -2,6 +2,7 @@ import { sql } from 'drizzle-orm';
 import {
   bigint,
   bigserial,
+  boolean,
   customType,
   doublePrecision,
   foreignKey,
@@ -196,6 +197,8 @@ export const dispatches = pgTable(
     attempts: integer().notNull().default(0),
     state: text().$type<DispatchState>().notNull().default('due'),
     cause: text(),
+    /** A worker woke late: whatever it did, the newest state must come last. */
+    putAgain: boolean('put_again').notNull().default(false),
   },
   (t) => [
     index('dispatches_due')
@@ -241,7 +244,7 @@ export const attempts = pgTable(
     worker: text().notNull(),
     target: text().notNull(),
     ended: at('ended'),
-    /** Null while it runs, `applied` or `stale`, else the class of the failure, or `refused`. */
+    /** Null while it runs; then applied, stale, refused, the class of the failure, or lost with its claim. */
     class: text(),
     httpStatus: integer('http_status'),
     saidEnc: bytea('said_enc'),

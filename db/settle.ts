@@ -43,8 +43,10 @@ export async function settleApplied(
       name: 'dispatches.settle_applied',
       // Instances before events before dispatches: the one lock order.
       text: `with made as (
-          update instances set applied = $3, state = $4, expires_at = $5,
-            access_enc = case when $4 = 'released' then null else coalesce($6, access_enc) end
+          update instances set applied = $3, state = $4,
+            -- without an attempt nothing was made, so that what stands there stands
+            expires_at = case when $9::timestamptz is null then expires_at else $5 end,
+            access_enc = case when $4 in ('released', 'refused') then null else coalesce($6, access_enc) end
           where id = $1 and applied <= $3 returning id
         ), done as (
           update events e set applied_at = now(), outcome = case when e.id = any($8::bigint[]) then 'moot' else 'applied' end
@@ -53,10 +55,12 @@ export async function settleApplied(
           update attempts set ended = clock_timestamp(), class = 'applied' where began = $9::timestamptz and fence = $2
         ), healed as (
           update product_queues set failures_running = 0
-          where product_id = $10 and queue = $11 and failures_running > 0
+          where product_id = $10 and queue = $11 and failures_running > 0 and $9::timestamptz is not null
         )
         update dispatches d set open_events = d.open_events - (select count(*)::int from done),
-          lease_until = null, dispatched_at = null, retry_at = null, claims = 0, attempts = 0, cause = null
+          lease_until = null, dispatched_at = null, retry_at = null, claims = 0, attempts = 0, cause = null,
+          -- asked for while this was under way: still to be done
+          put_again = d.put_again and d.due_at is not null
         where d.instance_id = $1 and d.fence = $2
         returning d.open_events as "openEvents", d.due_at as "dueAt"`,
       values: [
@@ -161,12 +165,13 @@ export async function settleRefused(
 ): Promise<'refused' | 'lost'> {
   return fenced(db, settled, async (tx) => {
     await tx.query(
-      `with refused as (
-         update instances set state = 'refused', result_code = $2, wanted = 'released' where id = $1 returning id
-       )
-       update events e set applied_at = now(), outcome = 'moot' from refused
-       where e.instance_id = refused.id and e.applied_at is null`,
+      `update instances set state = 'refused', result_code = $2, wanted = 'released' where id = $1`,
       [settled.instanceId, refused.resultCode],
+    );
+    // A statement of its own: its snapshot shows what was accepted while the instance was waited for.
+    await tx.query(
+      `update events set applied_at = now(), outcome = 'moot' where instance_id = $1 and applied_at is null`,
+      [settled.instanceId],
     );
     const ended = await tx.query('delete from dispatches where instance_id = $1 and fence = $2', [
       settled.instanceId,
@@ -195,6 +200,7 @@ async function fenced<T extends string>(
     return await db.transaction(work);
   } catch (error) {
     if (!(error instanceof Undo)) throw error;
+    if (settled.attempt) await endAttempt(db.pool, settled.attempt, { class: 'lost' });
     await lookAgain(db.pool, settled);
     return 'lost';
   }
@@ -202,17 +208,21 @@ async function fenced<T extends string>(
 
 /**
  * The effect of a lost claim may have come after a newer one's: the newest state is put once more,
- * last. Where the instance is claimed, its settle finds due_at and makes it due.
+ * last. Where the instance is claimed, its settle finds due_at and makes it due; where it is dead or
+ * backs off, the next try is that put.
  */
 async function lookAgain(
   db: Queryable,
   { instanceId, productId }: { instanceId: number; productId: number },
 ): Promise<void> {
   await db.query(
-    `insert into dispatches as d (instance_id, product_id, open_events, due_at) values ($1, $2, 0, now())
+    `insert into dispatches as d (instance_id, product_id, open_events, due_at, put_again) values ($1, $2, 0, now(), true)
      on conflict (instance_id) do update set
+       put_again = true,
        due_at = case when d.state = 'dead' or d.retry_at is not null or (d.dispatched_at is not null and d.lease_until is null)
-         then d.due_at else coalesce(d.due_at, now()) end`,
+         then d.due_at else coalesce(d.due_at, now()) end,
+       state = case when d.state = 'timed' then 'due' else d.state end,
+       queue = case when d.state = 'timed' then 'provisioning' else d.queue end`,
     [instanceId, productId],
   );
 }

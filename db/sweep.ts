@@ -44,14 +44,20 @@ export async function freeExpiredLeases(
   db: Queryable,
 ): Promise<{ due: number; dead: { instanceId: number; productId: number }[] }> {
   const result = await db.query<{ instanceId: number; productId: number; state: string }>(
-    `update dispatches set lease_until = null, dispatched_at = null, retry_at = null,
-       due_at = case when claims >= $1 then null else now() end,
-       state = case when claims >= $1 then 'dead' else 'due' end,
-       cause = case when claims >= $1 then 'the worker died ' || claims || ' times on this' else cause end
-     where instance_id in (
-       select instance_id from dispatches where lease_until < now()
-       order by instance_id limit 1000 for update skip locked)
-     returning instance_id as "instanceId", product_id as "productId", state`,
+    `with freed as (
+       update dispatches set lease_until = null, dispatched_at = null, retry_at = null,
+         due_at = case when claims >= $1 then null else now() end,
+         state = case when claims >= $1 then 'dead' else 'due' end,
+         cause = case when claims >= $1 then 'the worker died ' || claims || ' times on this' else cause end
+       where instance_id in (
+         select instance_id from dispatches where lease_until < now()
+         order by instance_id limit 1000 for update skip locked)
+       returning instance_id, product_id, state, fence
+     ), ended as (
+       update attempts a set ended = clock_timestamp(), class = 'lost' from freed
+       where a.instance_id = freed.instance_id and a.fence = freed.fence and a.ended is null
+     )
+     select instance_id as "instanceId", product_id as "productId", state from freed`,
     [claimsMax],
   );
   const dead = result.rows.filter((row) => row.state === 'dead');

@@ -75,15 +75,34 @@ export function createProcessor(options: ProcessorOptions) {
   async function look(claim: Claim, product: ProductRow): Promise<string> {
     const lease = holdLease(claim);
     try {
-      const folded = fold(claim.events);
-      // Nothing new and nothing left: asked to put the newest state once more.
-      const isAskedAgain = claim.openEvents === 0 && folded.unresolved.length === 0;
-      const isNew = folded.canApply && (folded.generation > claim.applied || isAskedAgain);
+      const folded = foldOf(claim);
+      const isNew = folded.canApply && (folded.generation > claim.applied || claim.putAgain);
       if (!isNew) return await settleAsItWas(claim, folded);
+      // Nothing was ever begun: there is nothing to take away.
+      if (!folded.desired.exists && !claim.everBegan) {
+        return `nothing to release, ${await settleMade(claim, folded, undefined, undefined)}`;
+      }
       return await apply(claim, product, folded, lease.signal);
     } finally {
       lease.letGo();
     }
+  }
+
+  function settleMade(
+    claim: Claim,
+    folded: Fold,
+    attempt: BegunAttempt | undefined,
+    accessEnc: Buffer | undefined,
+  ): Promise<string> {
+    return settleApplied(db, settledOf(claim, attempt), {
+      generation: folded.generation,
+      state: claim.state === 'refused' ? 'refused' : stateAfter(folded.desired),
+      expiresAt: folded.desired.expiresAt,
+      accessEnc,
+      covered: folded.covered,
+      moot: folded.moot,
+      unresolved: folded.unresolved.length,
+    });
   }
 
   async function settleAsItWas(claim: Claim, folded: Fold): Promise<string> {
@@ -124,7 +143,7 @@ export function createProcessor(options: ProcessorOptions) {
     const durationMs = options.nowMs() - beganMs;
     const settled = settledOf(claim, attempt);
     const { result, failure, retryInMs } = await settle(claim, folded, settled, outcome);
-    const outcomeName = failure ? failure.class : outcome.kind;
+    const outcomeName = failure && outcome.kind !== 'stale' ? failure.class : outcome.kind;
     options.durations.observe({ productId: product.id, outcome: outcomeName, durationMs });
     const line = {
       product: product.key,
@@ -172,26 +191,19 @@ export function createProcessor(options: ProcessorOptions) {
     switch (outcome.kind) {
       case 'applied': {
         const accessEnc = outcome.access && (await sealAccess(claim, outcome.access));
-        const result = await settleApplied(db, settled, {
-          generation: folded.generation,
-          state: stateAfter(folded.desired),
-          expiresAt: folded.desired.expiresAt,
-          accessEnc,
-          covered: folded.covered,
-          moot: folded.moot,
-          unresolved: folded.unresolved.length,
-        });
-        return { result };
+        return { result: await settleMade(claim, folded, settled.attempt, accessEnc) };
       }
       case 'refused': {
         const { resultCode } = outcome;
         return { result: await settleRefused(db, settled, { resultCode }) };
       }
       case 'stale':
-        return settleFailure(claim, settled, {
-          class: 'contract',
-          cause: 'a newer generation than ours is there already',
-        });
+        return settleFailure(
+          claim,
+          settled,
+          { class: 'contract', cause: 'a newer generation than ours is there already' },
+          'stale',
+        );
       case 'failed':
         return settleFailure(claim, settled, outcome.failure);
     }
@@ -201,6 +213,7 @@ export function createProcessor(options: ProcessorOptions) {
     claim: Claim,
     settled: Settled,
     failure: Failure,
+    attemptClass: string = failure.class,
   ): Promise<{ result: string; failure: Failure; retryInMs: number | undefined }> {
     const next = nextTry(failure, {
       schedule: scheduleOf(claim),
@@ -212,7 +225,7 @@ export function createProcessor(options: ProcessorOptions) {
     const retryInMs = next === 'dead' ? undefined : next.retryInMs;
     const { said } = failure;
     const result = await settleFailed(db, settled, {
-      class: failure.class,
+      class: attemptClass,
       cause: failure.cause,
       httpStatus: failure.httpStatus,
       saidEnc: said === undefined ? undefined : await sealSaid(claim, said),
@@ -275,6 +288,16 @@ export function createProcessor(options: ProcessorOptions) {
     }, timings.leaseRenewMs);
     return { signal: lost.signal, letGo: () => clearInterval(timer) };
   }
+}
+
+/**
+ * What is to be made of an instance. One that was refused is to be gone, whatever its events say: a
+ * worker that woke late may have made it after the marketplace was told that it will not be.
+ */
+function foldOf(claim: Claim): Fold {
+  const folded = fold(claim.events);
+  if (claim.state !== 'refused') return folded;
+  return { ...folded, canApply: true, desired: { ...folded.desired, exists: false } };
 }
 
 function settledOf(claim: Claim, attempt: BegunAttempt | undefined): Settled {

@@ -16,7 +16,7 @@ import type { Lanes } from './lanes.ts';
 import type { KnownProduct } from './product-keys.ts';
 
 /** A verified call: who signed what, when, and until when it must be answered. */
-type VerifiedCall = {
+export type VerifiedCall = {
   id: string;
   product: KnownProduct;
   keyId: number;
@@ -37,13 +37,17 @@ export type Acceptance =
       instanceIds: readonly number[];
     };
 
+/** @returns undefined when it cannot be opened, or not in time; the reason is in the log */
+export type OpenAccess = (
+  instanceId: number,
+  accessEnc: Buffer,
+  deadlineMs: number,
+) => Promise<AccessData | undefined>;
+
 export type Accept = (call: VerifiedCall, callback: Callback) => Promise<Acceptance>;
 
 /** Stores a callback in its lane and finds the words to answer it with. */
-export function createAccept(
-  lanes: Lanes,
-  openAccess: (instanceId: number, accessEnc: Buffer) => Promise<AccessData>,
-): Accept {
+export function createAccept(lanes: Lanes, openAccess: OpenAccess): Accept {
   return async (call, callback) => {
     if (callback.isTest) return acceptTestCall(call, callback);
     switch (callback.activity) {
@@ -113,11 +117,14 @@ export function createAccept(
     const asked = await ask(call, callback.activity, callback.instanceIds);
     if ('kind' in asked) return asked;
     const rows = await Promise.all(
-      asked.instances.map(async ({ publicId, state, accessEnc, sealedFor }) => ({
-        instanceId: publicId,
-        state,
-        access: accessEnc && sealedFor ? await openAccess(sealedFor, accessEnc) : undefined,
-      })),
+      asked.instances.map(async ({ publicId, state, accessEnc, sealedFor }) => {
+        if (!accessEnc || !sealedFor) return { instanceId: publicId, state };
+        const access = await openAccess(sealedFor, accessEnc, call.deadlineMs);
+        // What cannot be opened now must not look ready without it, nor take the others with it.
+        return access
+          ? { instanceId: publicId, state, access }
+          : { instanceId: publicId, state: 'pending' as const };
+      }),
     );
     const reply = replyToQuery(rows);
     return { kind: 'answered', outcome: 'answered', reply, instanceIds: idsOf(asked.instances) };

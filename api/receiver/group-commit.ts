@@ -44,6 +44,7 @@ const leastBudgetMs = 300;
 /** A lost connection may be tried once more while this much is left. */
 const retryBudgetMs = 1_000;
 const deadlineCheckMs = 50;
+const heldPauseMs = 5;
 
 /**
  * One commit for all rows that came while the last one was under way: while one batch commits the
@@ -90,6 +91,14 @@ export function createLane<Row, Outcome>(options: LaneOptions<Row, Outcome>): La
     });
   }
 
+  function pause(): void {
+    isScheduled = true;
+    setTimeout(() => {
+      isScheduled = false;
+      pump();
+    }, heldPauseMs);
+  }
+
   function pump(): void {
     if (inFlight.length > 0) return;
     const batch = takeBatch();
@@ -111,8 +120,11 @@ export function createLane<Row, Outcome>(options: LaneOptions<Row, Outcome>): La
     // To the front: the next statement's snapshot sees the winner.
     const again = batch.filter((_, place) => outcomes[place] === 'again');
     if (again.length > 0) line = again.concat(line);
-    // The next statement is on its way before this batch's answers are written.
-    pump();
+    // The next statement is on its way before this batch's answers are written. Where somebody holds
+    // all of its rows, a moment later: asking at full speed frees nothing.
+    if (again.length > 0 && again.length === line.length && again.length === batch.length) {
+      pause();
+    } else pump();
     batch.forEach((entry, place) => {
       const outcome = outcomes[place];
       if (outcome !== undefined && outcome !== 'again') answer(entry, outcome);

@@ -12,7 +12,7 @@ import {
   verifySignature,
 } from '../../protocol/saas-v2/signature.ts';
 import type { Metrics } from '../metrics.ts';
-import { type Accept, type Acceptance } from './accept.ts';
+import { type Accept, type Acceptance, type VerifiedCall } from './accept.ts';
 import { writeReply } from './answer.ts';
 import { createCallbackId } from './callback-id.ts';
 import type { KnownProduct, ProductKeys } from './product-keys.ts';
@@ -65,7 +65,7 @@ export function createReceiver(options: ReceiverOptions) {
     const productKey = c.req.param('productKey') ?? '';
     const product = await findProduct(productKey);
     const answered = await answerCall(product, incoming, id, beganMs);
-    finish(outgoing, answered, { id, beganMs, product, productKey });
+    finish(outgoing, answered, { id, beganMs, product });
     return RESPONSE_ALREADY_SENT;
   };
 
@@ -110,7 +110,7 @@ export function createReceiver(options: ReceiverOptions) {
     const parsed = parseCallback(read.body);
     if (!parsed.ok) return { ...refused('000002', parsed.problem), secret: key.secret };
     const { callback } = parsed;
-    const accepted = await accept(
+    const accepted = await acceptSafely(
       {
         id,
         product: verified.product,
@@ -129,6 +129,16 @@ export function createReceiver(options: ReceiverOptions) {
       publicId: 'instanceId' in callback ? callback.instanceId : undefined,
       secret: key.secret,
     };
+  }
+
+  /** The unexpected is answered like an outage: with HTTP 200, in time, to be sent again. */
+  async function acceptSafely(call: VerifiedCall, callback: Callback): Promise<Acceptance> {
+    try {
+      return await accept(call, callback);
+    } catch (error) {
+      log.error({ err: error, callback: call.id }, 'callback.failed');
+      return { kind: 'not stored' };
+    }
   }
 
   /** Tries once more with keys read anew: one may have been added a moment ago. */
@@ -155,7 +165,6 @@ export function createReceiver(options: ReceiverOptions) {
       id: string;
       beganMs: number;
       product: KnownProduct | undefined | 'unavailable';
-      productKey: string;
     },
   ): void {
     const { reply, outcome, activity = 'none' } = answered;
@@ -166,7 +175,9 @@ export function createReceiver(options: ReceiverOptions) {
     const { resultCode } = reply;
     metrics.callbackAnswered({ product: product?.key, activity, result: resultCode });
     metrics.acknowledged({ activity, durationMs });
-    if (outcome === 'not stored') metrics.refusedUnstored({ product: product?.key, activity });
+    // Of verified calls only: this one pages people.
+    if (outcome === 'not stored' && answered.secret !== undefined)
+      metrics.refusedUnstored({ product: product?.key, activity });
     if (product && outcome === 'refused') {
       refusals.record({ productId: product.id, resultCode, reason: answered.reason ?? outcome });
     }

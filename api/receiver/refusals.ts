@@ -17,6 +17,7 @@ const kindsMax = 200;
  * second become one row.
  */
 export function createRefusals(db: Database, log: Pick<Logger, 'warn'>): Refusals {
+  let writing: Promise<void> = Promise.resolve();
   let counts = new Map<
     string,
     { productId: number; resultCode: string; reason: string; times: number }
@@ -32,7 +33,7 @@ export function createRefusals(db: Database, log: Pick<Logger, 'warn'>): Refusal
   }
 
   const timer = setInterval(() => {
-    flush().catch(() => undefined);
+    writing = writing.then(flush);
   }, flushEveryMs);
   timer.unref();
 
@@ -45,6 +46,7 @@ export function createRefusals(db: Database, log: Pick<Logger, 'warn'>): Refusal
     },
     async stop() {
       clearInterval(timer);
+      await writing;
       await flush();
     },
   };

@@ -75,7 +75,8 @@ CREATE TABLE "dispatches" (
 	"claims" integer DEFAULT 0 NOT NULL,
 	"attempts" integer DEFAULT 0 NOT NULL,
 	"state" text DEFAULT 'due' NOT NULL,
-	"cause" text
+	"cause" text,
+	"put_again" boolean DEFAULT false NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 --> statement-breakpoint
 CREATE TABLE "events" (

@@ -5,9 +5,6 @@ export type QueueKind = 'postgres' | 'redis';
 /** Both stores of the queues; without Redis one, and a line that cannot be overlooked. */
 export const queueKinds: readonly QueueKind[] = findQueueKinds();
 
-/** Tests of Redis itself: none where there is no Redis. */
-export const redisOnly: readonly QueueKind[] = queueKinds.filter((kind) => kind === 'redis');
-
 function findQueueKinds(): readonly QueueKind[] {
   if (findRedisServer() !== undefined) return ['postgres', 'redis'];
   const line = '!!! redis-server not found: the faults of the Redis lane were NOT run';

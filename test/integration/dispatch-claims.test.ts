@@ -345,7 +345,7 @@ describe('settled as applied', () => {
     expect(await applyClaim(stalled)).toBe('lost');
     expect(await readInstance(db.pool, instance)).toMatchObject({ state: 'pending', applied: 0 });
     expect(await readOutcomes(db.pool, instance)).toEqual(['created open']);
-    expect((await readAttempts(instance)).map((each) => each.class)).toEqual([null]);
+    expect((await readAttempts(instance)).map((each) => each.class)).toEqual(['lost']);
     expect(await applyClaim(successor)).toBe('due');
     // Once more, with nothing new: then it is over.
     expect(await applyOne(instance)).toBe('idle');
