@@ -67,8 +67,12 @@ test.each(['permanent', 'contract'] as const)('%s is dead at once', (kind) => {
 describe('what the other side asks for', () => {
   const at = { schedule: 'create', attempts: 1, ageMs: 0, random: 0.5, scale: 1 } as const;
 
-  test('a longer wait is kept', () => {
-    expect(nextTry({ ...transient, retryAfterMs: 30_000 }, at)).toEqual({ retryInMs: 30_000 });
+  test('a longer wait is kept, and spread so that not all come back at once', () => {
+    expect(nextTry({ ...transient, retryAfterMs: 30_000 }, { ...at, random: 0.5 })).toEqual({
+      retryInMs: 31_500,
+    });
+    const asked = { ...transient, retryAfterMs: 30_000 };
+    expect(nextTry(asked, { ...at, random: 0 })).toEqual({ retryInMs: 30_000 });
   });
 
   test('a shorter one does not hurry the schedule', () => {
@@ -77,7 +81,7 @@ describe('what the other side asks for', () => {
 
   test('it is not scaled: the other side knows nothing of our tests', () => {
     const asked = { ...transient, retryAfterMs: 1_000 };
-    expect(nextTry(asked, { ...at, scale: 0.01 })).toEqual({ retryInMs: 1_000 });
+    expect(nextTry(asked, { ...at, random: 0, scale: 0.01 })).toEqual({ retryInMs: 1_000 });
   });
 });
 
