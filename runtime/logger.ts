@@ -93,7 +93,14 @@ export function createLogger(options: {
       // `redact` has described it already; pino's own serializer would add every field again.
       serializers: { err: (described: unknown) => described },
     },
-    options.destination ?? openDestination({ dest: 1, sync: false }),
+    options.destination ??
+      openDestination({
+        dest: 1,
+        sync: false,
+        // A write a line would cost as much as the rest of a callback; a killed process loses this much.
+        minLength: 4_096,
+        periodicFlush: 100,
+      }),
   );
   // pino formats the fields of a line, but not those that a child brings to each of its lines.
   const prototype: MakesChildren = Object.getPrototypeOf(logger);
