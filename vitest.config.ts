@@ -33,8 +33,17 @@ export default defineConfig({
           ...integration,
           name: 'integration-redis',
           include: redisLane,
-          // Knows no queue.
-          exclude: ['test/integration/runtime-embedded-postgres.test.ts'],
+          // These know no queue, and are the slow ones.
+          exclude: [
+            'runtime-embedded-postgres',
+            'start-embedded',
+            'cli-embedded',
+            'demo',
+            'driver-choice',
+            'plans-large',
+            'schema-migrated',
+            'schema-partitions',
+          ].map((name) => `test/integration/${name}.test.ts`),
           env: { TEST_QUEUE_BACKEND: 'redis' },
         },
       },

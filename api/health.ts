@@ -12,7 +12,7 @@ export type CanStore = () => Promise<{ ok: boolean; problems: string[] }>;
  * @param onError what the driver said, for the log
  */
 export function createCanStore(options: {
-  read: () => Promise<StorageProblem[]>;
+  read: () => Promise<(StorageProblem | 'no secret of a product can be opened')[]>;
   onError: (error: unknown) => void;
   now?: () => number;
   timeoutMs?: number;

@@ -72,7 +72,7 @@ export async function startApi(options: {
     createPublicId: randomUUID,
     afterCommit: () => failpoint('api.after-commit'),
   });
-  const accept = createAccept(lanes, createOpenAccess({ keyring, log, nowMs }));
+  const accept = createAccept(lanes, createOpenAccess({ keyring, log, nowMs }), randomUUID);
   const receive = createReceiver({
     products,
     accept,
@@ -83,11 +83,14 @@ export async function startApi(options: {
     nowMs,
     ackBudgetMs: config.ACK_BUDGET_MS,
   });
+  const checkStorage = createStorageCheck(db.pool);
+  const readProblems = async () =>
+    products.canVerify() ? checkStorage() : ['no secret of a product can be opened' as const];
   const app = createApp({
     receive,
     others: [
       createHealthRoutes({
-        canStore: createCanStore({ read: createStorageCheck(db.pool), onError }),
+        canStore: createCanStore({ read: readProblems, onError }),
       }),
       createMetricsRoutes({ metrics, token: config.METRICS_TOKEN }),
       createOps({ db, queues, publicUrl: config.PUBLIC_URL, log }),

@@ -1,3 +1,5 @@
+import { createDatabase } from '../db/client.ts';
+import { readMasterKeyIds } from '../db/database-facts.ts';
 import { tenantsUrlBeside } from '../db/tenants.ts';
 import { type Config, readConfig } from '../runtime/config.ts';
 import { findEmbeddedPostgres } from '../runtime/embedded-postgres.ts';
@@ -46,4 +48,19 @@ export function readMasterKey(config: Config): ReturnType<typeof loadMasterKey> 
     dataDir: config.LATCHKEY_DATA_DIR,
     isProduction: config.NODE_ENV === 'production',
   });
+}
+
+/** @throws when the database's secrets were sealed under another master key: nothing could be verified */
+export async function demandMasterKey(databaseUrl: string, masterKey: MasterKey): Promise<void> {
+  const db = createDatabase({ url: databaseUrl, applicationName: 'latchkey start', poolMax: 1 });
+  try {
+    const usedHere = await readMasterKeyIds(db.pool);
+    if (usedHere.length === 0 || usedHere.includes(masterKey.id)) return;
+    throw new CommandFailure(
+      `The secrets of this database were sealed with master key ${usedHere.join(', ')}, and the one at hand is ${masterKey.id}.`,
+      { next: 'set LATCHKEY_MASTER_KEY (or LATCHKEY_MASTER_KEY_FILE) to the right one' },
+    );
+  } finally {
+    await db.close();
+  }
 }

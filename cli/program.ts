@@ -14,10 +14,14 @@ import { startCommand } from './commands/start.ts';
  * The whole command line. Each command imports what it needs only once it runs, so that help and
  * mistakes answer at once.
  *
+ * @param options.isQuiet commander says nothing of a mistake; who catches it does
  * @returns a program whose `parseAsync` throws CommanderError for help and mistakes, and never ends
  *   the process
  */
-export function createProgram(version: string): Command {
+export function createProgram(
+  version: string,
+  options: { isQuiet: boolean } = { isQuiet: false },
+): Command {
   const program = new Command('latchkey')
     .description("The production interface for sellers on Huawei Cloud's marketplace.")
     .version(version)
@@ -42,14 +46,16 @@ export function createProgram(version: string): Command {
     .addCommand(deadLetterCommand())
     .addCommand(passwordCommand())
     .addCommand(aliveCommand());
-  answerMistakesHere(program);
+  answerMistakesHere(program, options.isQuiet);
   return program;
 }
 
 /** Commander ends the process by itself, with another kind of failure's code, unless told not to. */
-function answerMistakesHere(command: CommandUnknownOpts): void {
-  command.exitOverride().showHelpAfterError(`(${pathOf(command)} --help shows how)`);
-  command.commands.forEach(answerMistakesHere);
+function answerMistakesHere(command: CommandUnknownOpts, isQuiet: boolean): void {
+  command.exitOverride();
+  if (isQuiet) command.configureOutput({ writeErr: () => undefined });
+  else command.showHelpAfterError(`(${pathOf(command)} --help shows how)`);
+  for (const each of command.commands) answerMistakesHere(each, isQuiet);
 }
 
 function pathOf(command: CommandUnknownOpts): string {

@@ -4,7 +4,7 @@ import { environmentWith, readConfig } from '../runtime/config.ts';
 import { startEmbeddedPostgres } from '../runtime/embedded-postgres.ts';
 import { createLogger } from '../runtime/logger.ts';
 import { runUntilSignal } from '../runtime/process.ts';
-import { readMasterKey } from './process-context.ts';
+import { demandMasterKey, readMasterKey } from './process-context.ts';
 import { startRoles } from './start-roles.ts';
 
 /**
@@ -18,10 +18,6 @@ export async function startAll(options: {
   const config = readConfig();
   const log = createLogger({ level: config.LOG_LEVEL, role: 'supervisor' });
   const dataDir = config.LATCHKEY_DATA_DIR;
-  const server =
-    config.DATABASE_URL === undefined ? await startEmbeddedPostgres({ dataDir, log }) : undefined;
-  const databaseUrl = config.DATABASE_URL ?? server?.url ?? '';
-  await migrate(databaseUrl);
   const key = readMasterKey(config);
   if (key.isNew) {
     say(
@@ -29,6 +25,18 @@ export async function startAll(options: {
       'Copy it to a safe place. Without it no secret in the database can be read again.',
       '',
     );
+  }
+  const server =
+    config.DATABASE_URL === undefined
+      ? await startEmbeddedPostgres({ dataDir, log, keepRunning: true })
+      : undefined;
+  const databaseUrl = config.DATABASE_URL ?? server?.url ?? '';
+  try {
+    await migrate(databaseUrl);
+    await demandMasterKey(databaseUrl, key.masterKey);
+  } catch (error) {
+    await server?.stop();
+    throw error;
   }
 
   const supervisor = startRoles({

@@ -29,6 +29,7 @@ import type { Logger } from './logger.ts';
 //   {dataDir}/postgres/data       the cluster
 //   {dataDir}/postgres/password   its superuser's password, 0600
 //   {dataDir}/postgres.json       {port, password, pid} of the running server, 0600
+//   {dataDir}/postgres.port       its port, also while it is stopped
 //   {dataDir}/postgres.log        what the server says
 
 const run = promisify(execFile);
@@ -232,13 +233,15 @@ async function startServer(
 ): Promise<{ server: Running; child: ChildProcess | undefined }> {
   const { dataDir, log } = options;
   const deadline = Date.now() + START_TIMEOUT_MS;
+  let kept = await readKeptPort(dataDir);
   let said = '';
   while (Date.now() < deadline) {
-    const chosen = port ?? (await freePort(last?.port));
+    const chosen = port ?? (await freePort(last?.port ?? kept));
     const { child, failure } = await spawnServer(options, launch, chosen);
     const server: Running = { port: chosen, password, pid: child?.pid ?? 0 };
     if (child !== undefined && (await becomesReady(child, server, deadline))) {
       await writeRunning(dataDir, server, launch);
+      await writeFile(join(dataDir, 'postgres.port'), String(chosen), { mode: 0o600 });
       return { server, child };
     }
     if (failure !== undefined) throw failure;
@@ -250,7 +253,7 @@ async function startServer(
     said = await endOfLog(dataDir);
     if (await removeForeignPidFile(dataDir))
       log.warn({ path: dataDir }, 'postgres.stale_pid_removed');
-    if (port === undefined) last = undefined;
+    if (port === undefined) last = kept = undefined;
     await sleep(200);
   }
   throw new Error(`The embedded Postgres did not start. The end of its log:\n${said}`);
@@ -330,6 +333,13 @@ async function ensureDatabase(server: Running): Promise<boolean> {
   } finally {
     await client.end().catch(() => undefined);
   }
+}
+
+/** Buyers were told the port of their tenants: after a stop it should be the same again. */
+async function readKeptPort(dataDir: string): Promise<number | undefined> {
+  const text = await readFile(join(dataDir, 'postgres.port'), 'utf8').catch(() => '');
+  const port = Number(text);
+  return Number.isInteger(port) && port > 0 && port < 65_536 ? port : undefined;
 }
 
 async function writeRunning(dataDir: string, server: Running, launch: Launch): Promise<void> {

@@ -112,9 +112,7 @@ export function createMarketplace(options: {
   const { callbackUrl, accessKey, clock = Date.now, random = randomBytes } = options;
   const replyTimeoutMs = options.replyTimeoutMs ?? 5_000;
   const isTls = new URL(callbackUrl).protocol === 'https:';
-  const agent = isTls
-    ? new HttpsAgent({ keepAlive: true, maxSockets: 64 })
-    : new HttpAgent({ keepAlive: true, maxSockets: 64 });
+  const agent = isTls ? new HttpsAgent({ keepAlive: true }) : new HttpAgent({ keepAlive: true });
   const startRequest = isTls ? httpsRequest : httpRequest;
   const ledger = createLedger();
 

@@ -1,7 +1,7 @@
 import { lookUpNeeded } from '../../core/events.ts';
 import type { EventDetail } from '../../db/accept-events.ts';
 import type { AskedInstance } from '../../db/accept-queries.ts';
-import type { AcceptedEvent, Callback } from '../../protocol/saas-v2/callback.ts';
+import { type AcceptedEvent, type Callback, isAskableId } from '../../protocol/saas-v2/callback.ts';
 import { replyToTestCall } from '../../protocol/saas-v2/debug.ts';
 import {
   type AccessData,
@@ -47,7 +47,11 @@ export type OpenAccess = (
 export type Accept = (call: VerifiedCall, callback: Callback) => Promise<Acceptance>;
 
 /** Stores a callback in its lane and finds the words to answer it with. */
-export function createAccept(lanes: Lanes, openAccess: OpenAccess): Accept {
+export function createAccept(
+  lanes: Lanes,
+  openAccess: OpenAccess,
+  createPublicId: () => string,
+): Accept {
   return async (call, callback) => {
     if (callback.isTest) return acceptTestCall(call, callback);
     switch (callback.activity) {
@@ -69,7 +73,9 @@ export function createAccept(lanes: Lanes, openAccess: OpenAccess): Accept {
     call: VerifiedCall,
     callback: Extract<Callback, { activity: 'newInstance' }>,
   ): Promise<Acceptance> {
-    const { orderKey, orderId, orderLineId, proposedId, activity } = callback;
+    const { orderKey, orderId, orderLineId, activity } = callback;
+    // An id that nobody could ask for would never be shown to the buyer.
+    const proposedId = isAskableId(callback.proposedId) ? callback.proposedId : createPublicId();
     const { ordersCanBeQueried } = call.product;
     const isResolved = lookUpNeeded('created', null, ordersCanBeQueried) === 'none';
     const stored = await lanes.orders.submit(

@@ -23,7 +23,7 @@ export type KnownProduct = {
 };
 
 export type ProductKeys = {
-  /** 'unavailable': nothing was ever read, so nobody can say whether there is such a product. */
+  /** 'unavailable': there may be such a product, but it or its secrets could never be read. */
   find(productKey: string): KnownProduct | undefined | 'unavailable';
   /**
    * Reads anew, at most once in a while, so that neither unknown products nor bad signatures can
@@ -32,6 +32,8 @@ export type ProductKeys = {
    * @returns whether what is known may have changed
    */
   refresh(): Promise<boolean>;
+  /** False when no product's secrets can be opened: the master key is a wrong one. */
+  canVerify(): boolean;
   stop(): void;
 };
 
@@ -50,7 +52,7 @@ export function createProductKeys(options: {
   nowMs: () => number;
 }): ProductKeys {
   const { db, keyring, log, nowMs } = options;
-  let known: Map<string, KnownProduct> | undefined;
+  let known: Map<string, KnownProduct | 'unavailable'> | undefined;
   let reading: Promise<boolean> | undefined;
   let next: Promise<boolean> | undefined;
   let readAtMs = -Infinity;
@@ -60,11 +62,11 @@ export function createProductKeys(options: {
     try {
       const month = new Date(nowMs()).toISOString().slice(0, 7);
       const [products, keys] = await Promise.all([readProducts(db), readActiveKeys(db)]);
-      const found = new Map<string, KnownProduct>();
+      const found = new Map<string, KnownProduct | 'unavailable'>();
       for (const product of products) {
         const own = keys.filter((key) => key.productId === product.id && key.class === 'base');
         const opened = await openProduct(product, own, month);
-        if (opened) found.set(product.key, opened);
+        found.set(product.key, opened ?? 'unavailable');
       }
       known = found;
       reported.delete('');
@@ -94,7 +96,8 @@ export function createProductKeys(options: {
     } catch (error) {
       if (!(error instanceof SecretsError)) throw error;
       reportOnce(key, () => log.warn({ err: error, product: key }, 'product_keys.not_opened'));
-      return known?.get(key);
+      const before = known?.get(key);
+      return before === 'unavailable' ? undefined : before;
     }
   }
 
@@ -130,6 +133,8 @@ export function createProductKeys(options: {
   return {
     find: (productKey) => (known ? known.get(productKey) : 'unavailable'),
     refresh,
+    canVerify: () =>
+      !known || known.size === 0 || [...known.values()].some((one) => one !== 'unavailable'),
     stop: () => clearInterval(timer),
   };
 }

@@ -1,5 +1,6 @@
 import { Argument, Command, InvalidArgumentError, Option } from '@commander-js/extra-typings';
 import { type QueueName, queueNames } from '../../core/instance.ts';
+import { CommandFailure } from '../failure.ts';
 
 const roles = ['api', 'dispatcher', 'workers'] as const;
 type Role = (typeof roles)[number];
@@ -31,6 +32,9 @@ export function startCommand() {
       ].join('\n'),
     )
     .action(async (role, options) => {
+      if (role !== undefined && role !== 'workers' && options.concurrency !== undefined) {
+        throw new CommandFailure(`--concurrency is for workers, not for ${role}.`, { exitCode: 2 });
+      }
       if (role === undefined) {
         const { startAll } = await import('../start-all.ts');
         await startAll(options);

@@ -34,7 +34,7 @@ export async function startDemoSystem(
     role: 'demo',
     destination: { write: folder.writeLog },
   });
-  const server = await startEmbeddedPostgres({ dataDir: folder.path, log });
+  const server = await startEmbeddedPostgres({ dataDir: folder.path, log, keepRunning: true });
   onClose(() => server.stop());
   await migrate(server.url);
 

@@ -65,6 +65,14 @@ export type Callback =
 
 export type CallbackReading = { ok: true; callback: Callback } | { ok: false; problem: string };
 
+/**
+ * Whether an id can be asked for by queryInstance, which takes a list separated by commas, and can
+ * stand in addresses: visible ASCII without a comma.
+ */
+export function isAskableId(id: string): boolean {
+  return /^[\x21-\x2b\x2d-\x7e]{1,64}$/.test(id);
+}
+
 /** Reads a verified body. A problem names a field and a rule and never quotes the body. */
 export function parseCallback(body: Buffer): CallbackReading {
   const json = readJsonObject(body);

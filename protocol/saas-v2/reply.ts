@@ -3,9 +3,13 @@ import { z } from 'zod';
 import { isCreateRefusalCode, resultMessages, type ResultCode } from '../result-codes.ts';
 import type { AcceptedEvent } from './callback.ts';
 
-// Lengths are counted as Java and JavaScript count them; zod's own max counts a pair as one.
+// Lengths are counted as Java and JavaScript count them; zod's own max counts a pair as one. What is
+// refused on the way in, NUL and half of a surrogate pair, is not handed on either.
 const boundedText = (lengthMax: number) =>
-  z.string().refine((text) => text.length <= lengthMax, `longer than ${lengthMax} characters`);
+  z
+    .string()
+    .refine((text) => text.length <= lengthMax, `longer than ${lengthMax} characters`)
+    .refine((text) => !/[\0\ud800-\udfff]/u.test(text), 'holds NUL or half of a surrogate pair');
 
 /** Null and the empty string, which many languages write for "none", are taken as none. */
 const optionalField = (lengthMax: number) =>

@@ -29,6 +29,14 @@ export function createPostgresSchemaProvisioner(
       if (!desired.exists && !assignment.everBegan) return { kind: 'applied' };
       if (signal.aborted)
         return failed({ class: 'transient', cause: 'the apply was cancelled here' });
+      const frontEndUrl = options.frontEndUrlFor(product, publicId);
+      // Longer than the marketplace takes; said before anything is made.
+      if (frontEndUrl.length > 512) {
+        return failed({
+          class: 'permanent',
+          cause: 'the front-end address is longer than 512 characters, shorten --front-end-url',
+        });
+      }
       const aad = `tenants/secret/${instanceId}`;
       try {
         const outcome = await tenants.apply(
@@ -54,11 +62,7 @@ export function createPostgresSchemaProvisioner(
           case 'ready':
             return {
               kind: 'applied',
-              access: describeAccess(
-                outcome,
-                tenants.address,
-                options.frontEndUrlFor(product, publicId),
-              ),
+              access: describeAccess(outcome, tenants.address, frontEndUrl),
             };
         }
       } catch (error) {
