@@ -64,6 +64,10 @@ export function createReceiver(options: ReceiverOptions) {
     const id = createCallbackId(beganMs);
     const productKey = c.req.param('productKey') ?? '';
     const product = await findProduct(productKey);
+    // Hono makes the answer to HEAD itself, from what GET would answer.
+    if (incoming.method === 'HEAD') {
+      return product === undefined ? c.body(null, 404) : c.body(null, 405, { allow: 'POST' });
+    }
     const answered = await answerCall(product, incoming, id, beganMs);
     finish(outgoing, answered, { id, beganMs, product });
     return RESPONSE_ALREADY_SENT;

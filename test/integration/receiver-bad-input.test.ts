@@ -639,3 +639,26 @@ describe('keys', () => {
     expect((await send(purchase({ ...at, accessKey: second }))).resultCode).toBe('000004');
   });
 });
+
+test('HEAD is answered like the other methods that are not taken, and nothing is written past the log', async () => {
+  const address = `http://127.0.0.1:${api.port}/callbacks`;
+  const known = await fetch(`${address}/${product.key}`, { method: 'HEAD' });
+  expect([known.status, known.headers.get('allow')]).toEqual([405, 'POST']);
+  expect((await fetch(`${address}/nobody`, { method: 'HEAD' })).status).toBe(404);
+  expect(system.lines().filter((line) => !line.startsWith('{'))).toEqual([]);
+});
+
+test.each(['a,b', 'trailing ', ' ', '张三', 'tab\t'])(
+  'the business id %j, which could never be asked for, is replaced by one that can',
+  async (businessId) => {
+    const order = { orderId: `CS${randomUUID()}`, orderLineId: '1' };
+    const market = system.marketplace(product, api);
+    const bought = await market.newInstance({ ...order, businessId });
+    expect(bought).toMatchObject({ httpStatus: 200, resultCode: '000004' });
+    expect(bought.instanceId).toMatch(/^[\x21-\x2b\x2d-\x7e]{1,64}$/);
+    const asked = await market.queryInstance(bought.instanceId ?? '');
+    expect(asked.resultCode).toBe('000004');
+    const again = await market.newInstance({ ...order, businessId: 'another' });
+    expect(again.instanceId).toBe(bought.instanceId);
+  },
+);
