@@ -52,6 +52,7 @@ const services = ['api', 'dispatcher', 'workers'].map((role) => ({
   role,
   child: spawn(process.execPath, [main, 'start', role], { cwd: image, env, stdio: 'ignore' }),
 }));
+let ends: string[] = [];
 try {
   await until(async () => (await fetch(`${env['PUBLIC_URL']}/readyz`)).status, 200, {
     timeoutMs: 30_000,
@@ -77,7 +78,7 @@ try {
     throw new Error(`the purchase did not get through: ${JSON.stringify(bought)}`);
 } finally {
   for (const { child } of services) child.kill('SIGTERM');
-  const ends = await Promise.all(
+  ends = await Promise.all(
     services.map(async ({ role, child }) => {
       if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
       return `${role} ${child.exitCode ?? child.signalCode}`;
@@ -86,8 +87,9 @@ try {
   await redis.stop();
   await postgres.stop();
   rmSync(image, { recursive: true, force: true });
-  if (ends.some((end) => !end.endsWith(' 0')))
-    throw new Error(`not ended cleanly: ${ends.join(', ')}`);
-  process.stdout.write(`the image's commands work; ended: ${ends.join(', ')}\n`);
 }
+if (ends.some((end) => !end.endsWith(' 0'))) {
+  throw new Error(`not ended cleanly: ${ends.join(', ')}`);
+}
+process.stdout.write(`the image's commands work; ended: ${ends.join(', ')}\n`);
 process.exit(0);
