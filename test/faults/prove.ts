@@ -37,7 +37,7 @@ export async function proveLedger(
 }
 
 /** Until no instance has work left, and none is dead. */
-export async function untilSettled(rig: Rig, timeoutMs = 60_000): Promise<void> {
+async function untilSettled(rig: Rig, timeoutMs = 60_000): Promise<void> {
   await until(
     () =>
       rig.system.sql`select instance_id, state, queue, open_events, claims, attempts, cause, due_at,

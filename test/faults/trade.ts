@@ -33,7 +33,7 @@ export type Trade = {
 };
 
 /** What the marketplace waits before it sends again, and how long it goes on; both in ms. */
-export const patience = { retryEveryMs: 120, deadlineMs: 60_000 };
+const patience = { retryEveryMs: 120, deadlineMs: 60_000 };
 
 /**
  * Buyers come one after another, at both products in turn; each sends a call until it is

@@ -58,7 +58,11 @@ describe.each(queueKinds)('queues on %s', (kind) => {
       [{ state: 'dead', claims: 5, cause: 'the worker died 5 times on this' }],
       { timeoutMs: 60_000 },
     );
-    const said = rig.system.lines().filter((line) => line.includes('dispatch.died_with_workers'));
+    const said = await until(
+      () => rig.system.lines().filter((line) => line.includes('dispatch.died_with_workers')),
+      (lines) => lines.length > 0,
+      { what: 'a line in the log' },
+    );
     expect(said).toHaveLength(1);
     expect(said[0]).toContain('"level":"error"');
     // The marketplace is told the same as before: it is being worked on.
