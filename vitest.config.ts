@@ -19,6 +19,8 @@ const integration = {
 
 export default defineConfig({
   test: {
+    // Most of a test's time is waiting for processes to start and facts to come.
+    maxWorkers: 4,
     projects: [
       {
         test: {

@@ -15,6 +15,7 @@ export type Connection = {
 export function createConnection(options: Omit<DatabaseOptions, 'poolMax'>): Connection {
   const { max: _max, ...config } = poolConfig({ ...options, poolMax: 1 });
   let current: pg.Client | undefined;
+  let connecting: Promise<pg.Client> | undefined;
 
   async function connect(): Promise<pg.Client> {
     const client = new pg.Client(config);
@@ -32,9 +33,16 @@ export function createConnection(options: Omit<DatabaseOptions, 'poolMax'>): Con
     return client;
   }
 
+  /** Who comes while it is under way waits for the same client. */
+  function connectOnce(): Promise<pg.Client> {
+    return connect().finally(() => {
+      connecting = undefined;
+    });
+  }
+
   return {
     async run(work) {
-      const client = current ?? (await connect());
+      const client = current ?? (await (connecting ??= connectOnce()));
       try {
         return await work(client);
       } catch (error) {

@@ -41,6 +41,9 @@ export function createLanes(options: LanesOptions): Lanes {
       onIdleError: (error) => log.warn({ lane, err: error }, 'lane.connection_lost'),
     });
     connections.push(connection);
+    // Ready before the first callback: connecting is part of nobody's budget. Fails while Postgres is
+    // away; the first row then connects.
+    connection.run((client) => client.query('select 1')).catch(() => undefined);
     return async (rows: readonly Row[]) => {
       const outcomes = await connection.run((client) => accept(client, rows));
       await afterCommit?.();
