@@ -12,7 +12,7 @@ import { until } from './until.ts';
 const cli = new URL('../../cli/main.ts', import.meta.url);
 
 /** Short enough for tests; the proportions are those of production. */
-export const testTimings: Record<string, string> = {
+const testTimings: Record<string, string> = {
   TIMING_LEASE_MS: '1500',
   TIMING_LEASE_RENEW_MS: '400',
   TIMING_SWEEP_MS: '250',
