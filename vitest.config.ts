@@ -20,7 +20,7 @@ const integration = {
 export default defineConfig({
   test: {
     // Most of a test's time is waiting for processes to start and facts to come.
-    maxWorkers: 4,
+    maxWorkers: 3,
     projects: [
       {
         test: {

@@ -1,6 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { setPassword } from '../../operations/set-password.ts';
-import { until } from '../servers/until.ts';
 import { type OpsServer, logIn, operator, postLogin, startOpsServer } from './ops-server.ts';
 
 let server: OpsServer;
@@ -188,14 +187,15 @@ test('the sixth attempt on one name is refused even with the right password, and
 
 test('one address is limited over all names, and free again when its time is over', async () => {
   const limited = await startOpsServer({
-    limits: { perNameAndAddress: 5, perAddress: 3, windowMs: 4_000 },
+    limits: { perNameAndAddress: 5, perAddress: 3, windowMs: 600_000 },
   });
   try {
     for (const name of ['a', 'b', 'c']) {
       expect((await postLogin(limited.url, { name, password: 'x' })).status).toBe(401);
     }
     expect((await postLogin(limited.url, operator)).status).toBe(429);
-    await until(async () => (await postLogin(limited.url, operator)).status, 303);
+    await limited.db.pool.query(`update login_attempts set expire = now() - interval '1 second'`);
+    expect((await postLogin(limited.url, operator)).status).toBe(303);
   } finally {
     await limited.stop();
   }
