@@ -5,6 +5,7 @@ import { type ApplyHistogram, readApplyHistograms } from '../db/apply-durations.
 import type { Queryable } from '../db/client.ts';
 import { type WorkGauges, readWorkGauges } from '../db/health.ts';
 import { createBoundedRead } from './bounded-read.ts';
+import { type ReadClockSkew, createClockSkew } from './clock-skew.ts';
 
 /**
  * What the receiver reports. A product is the key of a known one, else `unknown`: what strangers
@@ -17,6 +18,8 @@ export type Metrics = {
   acknowledged(call: { activity: string; durationMs: number }): void;
   /** A verified callback that could not be stored; License V1 never sends it again. */
   refusedUnstored(call: { product: string | undefined; activity: string }): void;
+  /** A verified call's time here minus its signed time: how far the clocks are apart, and the way. */
+  clockCompared(call: { skewMs: number }): void;
   /** Prometheus text: this process's own figures, and those of the whole system from its stores. */
   render(): Promise<string>;
   contentType: string;
@@ -46,6 +49,7 @@ export function createMetrics(options: {
   const [registry] = registers as [Registry];
   const own = createOwnMetrics(registers);
   const shared = createSharedGauges(registers);
+  const clock = createClockSkew(now);
   const activity = createLabelGuard(64);
   const product = createLabelGuard(10_000);
   const result = createLabelGuard(64);
@@ -83,10 +87,14 @@ export function createMetrics(options: {
         activity: activity(call.activity),
       });
     },
+    clockCompared({ skewMs }) {
+      clock.measure(skewMs);
+    },
     async render() {
       const [database, jobs] = await Promise.all([readDatabase(), readQueues()]);
       showWork(shared, database === 'unavailable' ? undefined : database.work);
       showJobs(shared, jobs === 'unavailable' ? undefined : jobs);
+      showClock(own.clockSkew, clock.read());
       const applies = database === 'unavailable' ? [] : database.applies;
       return (await registry.metrics()) + renderApplies(applies);
     },
@@ -138,7 +146,22 @@ function createOwnMetrics(registers: Registry[]) {
       help: 'Verified callbacks that could not be stored and were answered 000005',
       labelNames: ['product', 'activity'],
     }),
+    clockSkew: new Gauge({
+      registers,
+      name: 'latchkey_clock_skew_seconds',
+      help: "Time here minus the marketplace's signed time, of verified calls lately; refused at 60",
+      labelNames: ['of'],
+    }),
   };
+}
+
+/** While nobody called lately there is nothing to say. */
+function showClock(gauge: Gauge<'of'>, skew: ReadClockSkew | undefined): void {
+  gauge.reset();
+  if (!skew) return;
+  gauge.set({ of: 'median' }, skew.medianMs / 1_000);
+  gauge.set({ of: 'min' }, skew.minMs / 1_000);
+  gauge.set({ of: 'max' }, skew.maxMs / 1_000);
 }
 
 type SharedGauges = ReturnType<typeof createSharedGauges>;

@@ -4,10 +4,13 @@ import { randomUUID } from 'node:crypto';
 import { createAdaptorServer } from '@hono/node-server';
 import { createDatabase } from '../db/client.ts';
 import { createKeyring } from '../db/data-keys.ts';
+import { readDesiredState } from '../db/desired-state.ts';
 import { createStorageCheck } from '../db/health.ts';
+import { openWebhookSecrets } from '../db/webhook-secrets.ts';
 import type { Config } from '../runtime/config.ts';
 import type { Failpoints } from '../runtime/failpoints.ts';
 import type { Logger } from '../runtime/logger.ts';
+import { createOutbound } from '../runtime/outbound.ts';
 import { createQueueBackend } from '../runtime/queue-backend.ts';
 import { lookQueue } from '../runtime/queues.ts';
 import type { MasterKey } from '../runtime/secrets.ts';
@@ -16,12 +19,14 @@ import { createCanStore, createHealthRoutes } from './health.ts';
 import { createMetrics, createMetricsRoutes } from './metrics.ts';
 import { createOps } from './ops/ops.tsx';
 import { createAccept } from './receiver/accept.ts';
+import { createCheckChange } from './receiver/check-change.ts';
 import { createOpenAccess } from './receiver/open-access.ts';
 import { createLanes } from './receiver/lanes.ts';
 import { createProductKeys } from './receiver/product-keys.ts';
 import { createReceiver } from './receiver/receive.ts';
 import { createRefusals } from './receiver/refusals.ts';
 import { createReplyLog } from './receiver/reply-log.ts';
+import { createV1 } from './v1/v1.ts';
 import { type TenantServer, createTenantPage } from './tenant-page.tsx';
 
 export type ApiServer = {
@@ -50,6 +55,16 @@ export async function startApi(options: {
     queryTimeoutMs: 4_000,
     onIdleError: (error) => log.warn({ err: error }, 'database.connection_lost'),
   });
+  // Apart, so that a burst of sellers' calls holds up neither the receiver's keys nor operators.
+  const v1Db = createDatabase({
+    url: databaseUrl,
+    applicationName: 'latchkey api v1',
+    poolMax: 4,
+    connectTimeoutMs: 8_000,
+    statementTimeoutMs: 5_000,
+    queryTimeoutMs: 6_000,
+    onIdleError: (error) => log.warn({ err: error }, 'database.connection_lost'),
+  });
   const backend = createQueueBackend({
     redisUrl: config.REDIS_URL,
     databaseUrl,
@@ -72,7 +87,19 @@ export async function startApi(options: {
     createPublicId: randomUUID,
     afterCommit: () => failpoint('api.after-commit'),
   });
-  const accept = createAccept(lanes, createOpenAccess({ keyring, log, nowMs }), randomUUID);
+  const outbound = createOutbound({ allowedCidrs: [...config.OUTBOUND_ALLOWED_CIDRS] });
+  const checkChange = createCheckChange({
+    outbound,
+    readCurrent: (instanceId) => readDesiredState(db.pool, instanceId),
+    secretsOf: (rule) => openWebhookSecrets(keyring, rule),
+    nowMs,
+  });
+  const accept = createAccept(
+    lanes,
+    createOpenAccess({ keyring, log, nowMs }),
+    randomUUID,
+    checkChange,
+  );
   const receive = createReceiver({
     products,
     accept,
@@ -93,6 +120,7 @@ export async function startApi(options: {
         canStore: createCanStore({ read: readProblems, onError }),
       }),
       createMetricsRoutes({ metrics, token: config.METRICS_TOKEN }),
+      createV1({ db: v1Db, keyring, log, nowMs }),
       createOps({ db, queues, publicUrl: config.PUBLIC_URL, log }),
       createTenantPage({
         server: options.tenantServer,
@@ -133,7 +161,7 @@ export async function startApi(options: {
       products.stop();
       await Promise.allSettled([replyLog.stop(), refusals.stop()]);
       // Each may fail alone (closing a queue rejects while Redis is down); the rest must still close.
-      await Promise.allSettled([backend.close(), db.close()]);
+      await Promise.allSettled([backend.close(), db.close(), v1Db.close(), outbound.close()]);
     },
   };
 }

@@ -51,6 +51,7 @@ const flushTimer = setInterval(() => {
   });
 }, 1_000);
 const processor = createProcessor({
+  findBuyer: async () => null,
   db,
   keyring,
   findProduct: async (productId) => products.get(productId),

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import {
   countPendingMigrations,
   findMissingPartitions,
+  readClockSkew,
   readDatabaseFacts,
   readMasterKeyIds,
 } from '../db/database-facts.ts';
@@ -68,13 +69,15 @@ async function examineDatabase(config: Config): Promise<InstallationFacts['datab
 
 async function readContent(db: CommandContext['db']): Promise<DatabaseContent> {
   const tomorrow = new Date(Date.now() + 86_400_000);
-  const [missingPartitions, masterKeyIds, products, keys, operators] = await Promise.all([
-    findMissingPartitions(db.pool, tomorrow),
-    readMasterKeyIds(db.pool),
-    readProducts(db),
-    readActiveKeys(db),
-    listOperators(db),
-  ]);
+  const [missingPartitions, masterKeyIds, products, keys, operators, marketplaceClock] =
+    await Promise.all([
+      findMissingPartitions(db.pool, tomorrow),
+      readMasterKeyIds(db.pool),
+      readProducts(db),
+      readActiveKeys(db),
+      listOperators(db),
+      readClockSkew(db.pool),
+    ]);
   // Only these sign the interfaces that are received.
   const baseKeys = keys.filter((each) => each.class === 'base');
   const withKey = new Set(baseKeys.map((each) => each.productId));
@@ -84,6 +87,7 @@ async function readContent(db: CommandContext['db']): Promise<DatabaseContent> {
     productsWithoutKey: products.filter((each) => !withKey.has(each.id)).map((each) => each.key),
     productCount: products.length,
     operatorCount: operators.length,
+    marketplaceClock,
   };
 }
 

@@ -1,8 +1,10 @@
 import { type CommandUnknownOpts, Command } from '@commander-js/extra-typings';
 import { aliveCommand } from './commands/alive.ts';
+import { apiKeyCommand } from './commands/api-key.ts';
 import { deadLetterCommand } from './commands/dead-letter.ts';
 import { demoCommand } from './commands/demo.ts';
 import { doctorCommand } from './commands/doctor.ts';
+import { importCommand } from './commands/import.ts';
 import { keyCommand } from './commands/key.ts';
 import { migrateCommand } from './commands/migrate.ts';
 import { orderCommand } from './commands/order.ts';
@@ -42,6 +44,8 @@ export function createProgram(
     .addCommand(doctorCommand())
     .addCommand(productCommand())
     .addCommand(keyCommand())
+    .addCommand(importCommand())
+    .addCommand(apiKeyCommand())
     .addCommand(orderCommand())
     .addCommand(deadLetterCommand())
     .addCommand(passwordCommand())

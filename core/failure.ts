@@ -29,7 +29,7 @@ type Schedule = { waitsMs: readonly number[]; repeatLast: boolean; deadAfterMs: 
  * SaaS V2.0) and then refunds; ours ends an hour before, so that a person has time. What was
  * acknowledged is never sent again, so it is worth a day.
  */
-const schedules = {
+export const schedules = {
   create: {
     waitsMs: [
       2 * secondMs,

@@ -1,4 +1,11 @@
-import { type InstanceEvent, type Plan, type RenewalScene, lookUpNeeded } from './events.ts';
+import {
+  type InstanceEvent,
+  type MarketplaceEventKind,
+  type Plan,
+  type RenewalScene,
+  findSkipped,
+  lookUpNeeded,
+} from './events.ts';
 
 /** What an instance should be: the state that all its accepted events add up to. */
 export type DesiredState = {
@@ -11,7 +18,7 @@ export type DesiredState = {
 
 /** One fact that led from what was applied before to what is desired now. */
 export type Change = {
-  kind: InstanceEvent['kind'];
+  kind: MarketplaceEventKind;
   scene: RenewalScene | null;
   orderId: string | null;
   orderLineId: string | null;
@@ -42,9 +49,14 @@ export type Fold = {
  * - Of absolute facets the last accepted one wins, backwards too (a refund shortens the period).
  * - An event of which a part is known at once and a part later counts twice in the generation, so
  *   that two different states never share one.
+ * - What an operator skipped sets nothing, but still counts in the generation, and so does the skip:
+ *   what was sent before is older than what is sent now. A refusal absorbs as a release does.
  */
 export function fold(events: readonly InstanceEvent[]): Fold {
-  const released = events.some((event) => event.kind === 'released');
+  const skipped = findSkipped(events);
+  const released = events.some(
+    (event) => (event.kind === 'released' && !skipped.has(event.id)) || event.kind === 'refused',
+  );
   const desired: DesiredState = {
     exists: false,
     frozen: false,
@@ -55,21 +67,24 @@ export function fold(events: readonly InstanceEvent[]): Fold {
   let frozen = false;
   let expired = false;
   let generation = 0;
-  let createdIsKnown = !events.some((event) => event.kind === 'created');
+  let createdIsKnown = !events.some((event) => event.kind === 'created' && !skipped.has(event.id));
   const covered: number[] = [];
   const moot: number[] = [];
   const unresolved: number[] = [];
   const changes: Change[] = [];
 
   for (const event of events) {
+    if (event.kind === 'imported') continue;
     const scene = event.kind === 'renewed' ? event.scene : null;
     const isResolved = event.resolvedAt !== null;
     const isPartlyKnown = !isResolved && lookUpNeeded(event.kind, scene, true) === 'plan';
     generation += stepsOf(event, scene, isResolved, isPartlyKnown);
 
-    if (isResolved || released) covered.push(event.id);
+    if (isResolved || released || skipped.has(event.id)) covered.push(event.id);
     else unresolved.push(event.id);
-    if (released && event.kind !== 'released') moot.push(event.id);
+    if (skipped.has(event.id)) continue;
+    if (released && event.kind !== 'released' && event.kind !== 'refused') moot.push(event.id);
+    if (event.kind === 'skipped' || event.kind === 'resolved' || event.kind === 'refused') continue;
     if (event.appliedAt === null && (isResolved || isPartlyKnown)) {
       const { kind, orderId, orderLineId, acceptedAt } = event;
       changes.push({ kind, scene, orderId, orderLineId, acceptedAt });

@@ -1,7 +1,7 @@
 import type { DesiredState } from './fold.ts';
 
 /** What an instance is, as the marketplace and operators are told. */
-const instanceStates = ['pending', 'active', 'frozen', 'released', 'refused'] as const;
+export const instanceStates = ['pending', 'active', 'frozen', 'released', 'refused'] as const;
 export type InstanceState = (typeof instanceStates)[number];
 
 /** What the accepted status events ask for; later callbacks are judged by it. */

@@ -1,7 +1,7 @@
 import type { Failure } from './failure.ts';
 import type { Change, DesiredState } from './fold.ts';
 
-export const provisionerNames = ['postgres-schema', 'http'] as const;
+export const provisionerNames = ['postgres-schema', 'http', 'module', 'manual'] as const;
 export type ProvisionerName = (typeof provisionerNames)[number];
 
 /** What a buyer is told to use the product; lengths are the marketplace's. */
@@ -25,15 +25,23 @@ export type Assignment = {
   changes: readonly Change[];
   /** False when no attempt was ever begun: then there is nothing out there to take away. */
   everBegan: boolean;
+  /**
+   * Who bought, in the marketplace's names; personal data, known only where orders can be queried.
+   * No part of the desired state: the same generation may come with another one.
+   */
+  buyer?: Readonly<Record<string, string>> | null | undefined;
 };
 
 /**
- * - applied: the state is real; `access` where it changed or came to be.
+ * - applied: the state is real; `access` where it changed or came to be. `againInMs` where a part of
+ *   it is due later (a tenant's data outlives its release for a while): the same is asked again then.
+ * - pending: it was taken on and is being made; a completion call will say how it ended.
  * - stale: something newer is real already.
  * - refused: it will never be made, and the marketplace is to hear this code.
  */
 export type ApplyOutcome =
-  | { kind: 'applied'; access?: AccessData }
+  | { kind: 'applied'; access?: AccessData; againInMs?: number }
+  | { kind: 'pending' }
   | { kind: 'stale' }
   | { kind: 'refused'; resultCode: string; message: string }
   | { kind: 'failed'; failure: Failure };

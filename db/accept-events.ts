@@ -1,4 +1,4 @@
-import type { EventKind } from '../core/events.ts';
+import type { EventKind, Plan } from '../core/events.ts';
 import { timesAround } from './accept-orders.ts';
 import type { Queryable } from './client.ts';
 
@@ -32,6 +32,9 @@ export type EventDetail = {
   /** ISO 8601. */
   expiresAt?: string;
   productId?: string;
+  /** From the marketplace's order, once it was looked up. */
+  plan?: Plan | null;
+  trial?: boolean;
 };
 
 export type EventOutcome =

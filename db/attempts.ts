@@ -11,6 +11,7 @@ export async function beginAttempt(
     productId: number;
     generation: number;
     no: number;
+    kind?: 'apply' | 'look-up';
     worker: string;
     target: string;
   },
@@ -18,7 +19,7 @@ export async function beginAttempt(
   const result = await db.query<{ began: Date }>({
     name: 'attempts.begin',
     text: `insert into attempts (began, fence, instance_id, product_id, generation, no, kind, worker, target)
-      values (date_trunc('milliseconds', now()), $1, $2, $3, $4, $5, 'apply', $6, $7) returning began`,
+      values (date_trunc('milliseconds', now()), $1, $2, $3, $4, $5, $8, $6, $7) returning began`,
     values: [
       attempt.fence,
       attempt.instanceId,
@@ -27,6 +28,7 @@ export async function beginAttempt(
       attempt.no,
       attempt.worker,
       attempt.target,
+      attempt.kind ?? 'apply',
     ],
   });
   const [row] = result.rows;

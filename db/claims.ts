@@ -18,6 +18,8 @@ export type Claim = {
   state: InstanceState;
   /** Generation that was last made real. */
   applied: number;
+  /** The instance that this one is a second name of, or null. */
+  aliasOf: number | null;
   /** Since the present run of tries began, by the database's clock. */
   ageMs: number;
   /** Whether any attempt ever began: then something may be out there. */
@@ -29,12 +31,14 @@ export type Claim = {
 
 // $1 instance, $2 dispatch, $3 lease in ms, $4 breaker's threshold
 //
-// The breaker also counts here: jobs that were handed before it opened must not fill the slots.
+// The breaker also counts here: jobs that were handed before it opened must not fill the slots. A
+// pause too: what was handed before it waits like the rest.
 const claimStatement = `with claimed as (
   update dispatches d set fence = nextval('fences'), retry_at = null, claims = claims + 1,
     lease_until = now() + $3 * interval '1 millisecond'
   where instance_id = $1 and dispatch = $2 and due_at is null and lease_until is null and state not in ('dead', 'timed')
     and (retry_at is null or retry_at <= now() + interval '1 second')
+    and not exists (select from products p where p.id = d.product_id and p.paused_at is not null)
     and not exists (
       select from product_queues q where q.product_id = d.product_id and q.queue = d.queue and q.failures_running >= $4
         and exists (select from dispatches o where o.product_id = d.product_id and o.lease_until > now() and o.queue = d.queue))
@@ -42,7 +46,7 @@ const claimStatement = `with claimed as (
 )
 select c.instance_id as "instanceId", c.product_id as "productId", c.queue, c.fence, c.attempts, c.open_events as "openEvents", c.put_again as "putAgain",
   (extract(epoch from now() - c.since) * 1000)::int8 as "ageMs",
-  i.public_id as "publicId", i.state, i.applied,
+  i.public_id as "publicId", i.state, i.applied, i.alias_of as "aliasOf",
   i.applied > 0 or exists (select from attempts a where a.instance_id = c.instance_id and a.kind = 'apply') as "everBegan",
   (select json_agg(json_build_object('id', e.id, 'kind', e.kind, 'orderId', e.order_id, 'orderLineId', e.order_line_id,
       'detail', e.detail, 'callbackId', e.callback_id, 'acceptedAt', e.accepted_at, 'resolvedAt', e.resolved_at,
@@ -50,12 +54,13 @@ select c.instance_id as "instanceId", c.product_id as "productId", c.queue, c.fe
     from events e where e.instance_id = c.instance_id) as events
 from claimed c join instances i on i.id = c.instance_id`;
 
-type StoredEvent = {
+/** An event as the log's columns say it, in JSON. */
+export type StoredEvent = {
   id: number;
   kind: InstanceEvent['kind'];
   orderId: string | null;
   orderLineId: string | null;
-  detail: EventDetail | null;
+  detail: (EventDetail & { events?: number[] }) | null;
   callbackId: string | null;
   acceptedAt: string;
   resolvedAt: string | null;
@@ -128,7 +133,7 @@ export async function renewLease(
   return result.rowCount === 1;
 }
 
-function toInstanceEvent(stored: StoredEvent): InstanceEvent {
+export function toInstanceEvent(stored: StoredEvent): InstanceEvent {
   const { id, orderId, orderLineId, detail } = stored;
   const base = {
     id,
@@ -140,22 +145,33 @@ function toInstanceEvent(stored: StoredEvent): InstanceEvent {
   };
   switch (stored.kind) {
     case 'created':
-      return { ...base, kind: 'created', plan: null, trial: null, expiresAt: null };
+      return {
+        ...base,
+        kind: 'created',
+        plan: detail?.plan ?? null,
+        trial: detail?.trial ?? null,
+        expiresAt: dateOrNull(detail?.expiresAt ?? null),
+      };
     case 'renewed':
       return {
         ...base,
         kind: 'renewed',
         scene: sceneOf(detail),
         expiresAt: new Date(detail?.expiresAt ?? stored.acceptedAt),
-        plan: null,
+        plan: detail?.plan ?? null,
       };
     case 'upgraded':
-      return { ...base, kind: 'upgraded', plan: null };
+      return { ...base, kind: 'upgraded', plan: detail?.plan ?? null };
     case 'frozen':
     case 'expired':
     case 'unfrozen':
     case 'released':
+    case 'refused':
+    case 'imported':
       return { ...base, kind: stored.kind };
+    case 'skipped':
+    case 'resolved':
+      return { ...base, kind: stored.kind, events: detail?.events ?? [] };
   }
 }
 

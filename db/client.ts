@@ -7,7 +7,7 @@ export type Orm = NodePgDatabase<typeof schema>;
 /** What runs a statement: the pool, or a client inside a transaction. */
 export type Queryable = Pick<pg.ClientBase, 'query'>;
 
-type Transaction = Queryable & { orm: Orm };
+export type Transaction = Queryable & { orm: Orm };
 
 export type Database = {
   pool: pg.Pool;

@@ -62,6 +62,31 @@ export async function findMissingPartitions(db: Queryable, at: Date): Promise<st
   return rows.map((row) => row.name);
 }
 
+/** Time here minus the time that the marketplace signed with, of verified calls; network and queues are in it. */
+export type ClockSkew = { calls: number; medianMs: number; minMs: number; maxMs: number };
+
+// Two minutes on: signed by a clock that is ahead.
+const lately = `signed_at between now() - interval '1 hour' and now() + interval '2 minutes'`;
+
+/**
+ * How far the marketplace's clock and the database's are apart, from the newest calls of the last
+ * hour: the thousand that asked for something, and as many that only asked.
+ */
+export async function readClockSkew(db: Queryable): Promise<ClockSkew | null> {
+  const { rows } = await db.query<ClockSkew>(
+    `select count(*)::int as calls, min(skew)::float8 as "minMs", max(skew)::float8 as "maxMs",
+       percentile_cont(0.5) within group (order by skew)::float8 as "medianMs"
+     from (
+       select extract(epoch from received_at - signed_at) * 1000 as skew from (
+         (select received_at, signed_at from callbacks where ${lately} order by signed_at desc limit 1000)
+         union all
+         (select received_at, signed_at from reads where ${lately} order by signed_at desc limit 1000)
+       ) calls) skews`,
+  );
+  const [row] = rows;
+  return row && row.calls > 0 ? row : null;
+}
+
 /** The master keys that wrap this database's data keys, by id. */
 export async function readMasterKeyIds(db: Queryable): Promise<string[]> {
   const { rows } = await db.query<{ id: string }>(

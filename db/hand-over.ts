@@ -25,7 +25,8 @@ const statement = `with handed as (
   from products p
   left join handed h on h.product_id = p.id
   left join product_queues q on q.product_id = p.id and q.queue = $1
-  where exists (select from dispatches d where d.queue = $1 and d.product_id = p.id and d.due_at <= now())
+  where p.paused_at is null
+    and exists (select from dispatches d where d.queue = $1 and d.product_id = p.id and d.due_at <= now())
 ), room as (
   select product_id, least($3::int, greatest(0,
     case when is_broken then 1 else $2::int / greatest(4, (select count(*)::int from busy)) end - handed)) as free

@@ -78,7 +78,7 @@ select d.queue, p.key as product,
        count(*) filter (where d.due_at <= now())::int as due,
        coalesce(extract(epoch from now() - min(d.due_at) filter (where d.due_at <= now())), 0)::float8 as oldest,
        count(*) filter (where d.state = 'dead')::int as dead,
-       count(*) filter (where d.state = 'timed')::int as parked,
+       count(*) filter (where d.state = 'timed' and d.due_at is null)::int as parked,
        count(*) filter (where d.retry_at is not null)::int as waiting
 from products p left join dispatches d on d.product_id = p.id
 group by grouping sets ((d.queue), (p.key))`;

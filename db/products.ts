@@ -11,13 +11,13 @@ export type ProductRow = typeof products.$inferSelect;
 /** A key as people see it: never with its secret. */
 export type KeyRow = Pick<
   typeof productKeys.$inferSelect,
-  'id' | 'productId' | 'class' | 'createdAt' | 'retiredAt'
+  'id' | 'productId' | 'class' | 'accessKeyId' | 'createdAt' | 'retiredAt'
 >;
 
 /** A key as a verifier needs it; the secret is sealed with AAD `product_keys/secret_enc/{id}`. */
 export type ActiveKey = Pick<
   typeof productKeys.$inferSelect,
-  'id' | 'productId' | 'class' | 'secretEnc'
+  'id' | 'productId' | 'class' | 'accessKeyId' | 'secretEnc'
 >;
 
 export async function readProducts(db: Reader): Promise<ProductRow[]> {
@@ -58,9 +58,30 @@ export async function insertProduct(
   return rows[0];
 }
 
+export async function updateProduct(
+  tx: Reader,
+  productId: number,
+  change: Partial<typeof products.$inferInsert>,
+): Promise<ProductRow> {
+  const rows = await tx.orm
+    .update(products)
+    .set(change)
+    .where(eq(products.id, productId))
+    .returning();
+  const row = rows[0];
+  if (!row) throw new Error('the update of a product found nothing');
+  return row;
+}
+
 export async function insertKey(
   tx: Reader,
-  key: { id: number; productId: number; class: KeyClass; secretEnc: Buffer },
+  key: {
+    id: number;
+    productId: number;
+    class: KeyClass;
+    accessKeyId?: string | null;
+    secretEnc: Buffer;
+  },
 ): Promise<KeyRow> {
   const rows = await tx.orm.insert(productKeys).values(key).returning(keyColumns);
   const row = rows[0];
@@ -87,13 +108,14 @@ export async function listKeys(db: Reader, productId: number): Promise<KeyRow[]>
     .orderBy(asc(productKeys.id));
 }
 
-/** The keys that verify callbacks now: of all products, or of one. */
+/** The keys that are in use now, by which callbacks are verified and the marketplace is called: of all products, or of one. */
 export async function readActiveKeys(db: Reader, productId?: number): Promise<ActiveKey[]> {
   return db.orm
     .select({
       id: productKeys.id,
       productId: productKeys.productId,
       class: productKeys.class,
+      accessKeyId: productKeys.accessKeyId,
       secretEnc: productKeys.secretEnc,
     })
     .from(productKeys)
@@ -110,6 +132,7 @@ const keyColumns = {
   id: productKeys.id,
   productId: productKeys.productId,
   class: productKeys.class,
+  accessKeyId: productKeys.accessKeyId,
   createdAt: productKeys.createdAt,
   retiredAt: productKeys.retiredAt,
 };

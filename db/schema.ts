@@ -41,6 +41,24 @@ export const products = pgTable('products', {
   httpSecretEnc: bytea('http_secret_enc'),
   /** Where buyers go, with {instanceId}; null means our own page. */
   frontEndUrl: text('front_end_url'),
+  /** A second secret signs too while the seller's backend changes from one to the other. */
+  httpSecretNextEnc: bytea('http_secret_next_enc'),
+  /** Only for module: the path of the seller's ES module. */
+  modulePath: text('module_path'),
+  charging: text()
+    .$type<'period' | 'one-time' | 'pay-per-use' | 'package'>()
+    .notNull()
+    .default('period'),
+  /** Address of the marketplace's order API; null means that purchases stand for themselves. */
+  openApiUrl: text('open_api_url'),
+  /** What changeInstanceCheck is answered: asked of the backend, or always the same. */
+  changeRule: text('change_rule').$type<'allow' | 'refuse' | 'ask'>().notNull().default('allow'),
+  /** When the backend does not answer a check in time. */
+  checkOnFailure: text('check_on_failure').$type<'allow' | 'refuse'>().notNull().default('allow'),
+  /** Days between a release and the loss of what a tenant holds. */
+  releaseGraceDays: integer('release_grace_days').notNull().default(0),
+  /** While set nothing is applied; callbacks are acknowledged all the same. */
+  pausedAt: at('paused_at'),
   /** At most so many applies at once; null means a quarter of a worker's slots. */
   inFlightMax: integer('in_flight_max'),
   createdAt: at('created_at').notNull().defaultNow(),
@@ -54,7 +72,9 @@ export const productKeys = pgTable(
     productId: integer('product_id')
       .notNull()
       .references(() => products.id),
-    class: text().$type<'base' | 'kit' | 'license' | 'general'>().notNull(),
+    class: text().$type<'base' | 'kit' | 'license' | 'general' | 'open-api'>().notNull(),
+    /** Only for open-api: the public half (AK) of the pair. */
+    accessKeyId: text('access_key_id'),
     secretEnc: bytea('secret_enc').notNull(),
     createdAt: at('created_at').notNull().defaultNow(),
     retiredAt: at('retired_at'),
@@ -228,6 +248,42 @@ export const productQueues = pgTable(
     failuresRunning: integer('failures_running').notNull().default(0),
   },
   (t) => [primaryKey({ columns: [t.productId, t.queue] })],
+);
+
+/** The marketplace's own record of an order, sealed because it names the buyer. */
+export const orders = pgTable(
+  'orders',
+  {
+    productId: integer('product_id').notNull(),
+    orderId: text('order_id').notNull(),
+    replyEnc: bytea('reply_enc').notNull(),
+    fetchedAt: at('fetched_at').notNull().defaultNow(),
+  },
+  (t) => [primaryKey({ columns: [t.productId, t.orderId] })],
+);
+
+/** Until when an access key of the marketplace's API may not be used; shared by all workers. */
+export const openApiLimits = pgTable('open_api_limits', {
+  key: text().primaryKey(),
+  points: integer().notNull(),
+  expire: at('expire'),
+});
+
+/** Keys of sellers' programs for /v1; known to them alone, here stands the hash. */
+export const apiKeys = pgTable(
+  'api_keys',
+  {
+    id: serial().primaryKey(),
+    productId: integer('product_id')
+      .notNull()
+      .references(() => products.id),
+    scopes: text().array().notNull(),
+    hash: bytea().notNull().unique('api_keys_hash'),
+    createdAt: at('created_at').notNull().defaultNow(),
+    retiredAt: at('retired_at'),
+    lastUsedAt: at('last_used_at'),
+  },
+  (t) => [index('api_keys_product').on(t.productId)],
 );
 
 /** Each try to apply, written before it begins, so that a release knows whether something may be out there. */

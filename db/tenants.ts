@@ -21,6 +21,8 @@ export type Tenant = {
   publicId: string;
   generation: number;
   desired: 'serving' | 'frozen' | 'gone';
+  /** How long what it holds outlives its release, from when that is made first; 0 when absent. */
+  graceMs?: number;
 };
 
 /** A fresh secret to store, sealed, if the tenant has none yet; and the way to read the one it has. */
@@ -32,11 +34,13 @@ export type TenantSecret = {
 /**
  * - stale: a newer generation is real already, nothing was done.
  * - ready: the role can log in (or not, if frozen) with this password; its schema has its name.
+ * - leaving: nobody can log in any more, and in `leftMs` the same call takes what it holds.
  * - gone: there is no tenant; `before` when it is asked to be though it was released once.
  */
 type TenantOutcome =
   | { kind: 'stale' }
   | { kind: 'ready'; role: string; password: string }
+  | { kind: 'leaving'; leftMs: number }
   | { kind: 'gone' }
   | { kind: 'gone before' };
 
@@ -160,10 +164,22 @@ async function prepareDatabase(tenants: pg.Client): Promise<void> {
         -- Name of the role and of its schema, given once.
         role text not null constraint tenants_role unique,
         -- The first one stays; sealed, AAD tenants/secret/{instance_id}; null once released.
-        secret bytea
+        secret bytea,
+        -- When its schema goes; null until it is released.
+        drop_at timestamptz
       );`);
+  } else if (!(await hasDropAt(tenants))) {
+    await tenants.query(`alter table latchkey.tenants add column drop_at timestamptz`);
   }
   await tenants.query('commit');
+}
+
+/** Asked first, because to alter a table waits for all who use it, also when there is nothing to do. */
+async function hasDropAt(tenants: pg.Client): Promise<boolean> {
+  const { rowCount } = await tenants.query(
+    `select 1 from pg_attribute where attrelid = 'latchkey.tenants'::regclass and attname = 'drop_at' and not attisdropped`,
+  );
+  return rowCount === 1;
 }
 
 /** Connects only when first used. */
@@ -200,8 +216,12 @@ async function applyTenant(
     // What its sessions hold would be waited for.
     if (mustEndSessions) await endSessions(tx, row.role);
     if (tenant.desired === 'gone') {
+      const leftMs = await release(tx, tenant, row.role);
+      if (leftMs > 0) {
+        await revokeLogin(tx, row.role);
+        return { role: row.role, outcome: { kind: 'leaving', leftMs } as const };
+      }
       await dropTenant(tx, row.role);
-      await forgetSecret(tx, tenant.instanceId);
       return { role: row.role, outcome: { kind: 'gone' } as const };
     }
     if (!row.secret) return { role: row.role, outcome: { kind: 'gone before' } as const };
@@ -233,8 +253,27 @@ async function moveOn(
   return rows[0];
 }
 
-async function forgetSecret(tx: Queryable, instanceId: number): Promise<void> {
-  await tx.query(`update latchkey.tenants set secret = null where instance_id = $1`, [instanceId]);
+/** @returns how long what it holds is still kept; 0 where there is nothing to keep */
+async function release(tx: Queryable, tenant: Tenant, role: string): Promise<number> {
+  const { rows } = await tx.query<{ leftMs: number }>(
+    `update latchkey.tenants set secret = null,
+       drop_at = coalesce(drop_at, now() + $2::float8 * interval '1 millisecond')
+     where instance_id = $1
+     returning case when to_regnamespace($3) is null then 0
+       else greatest(0, extract(epoch from drop_at - now()) * 1000) end::float8 as "leftMs"`,
+    [tenant.instanceId, tenant.graceMs ?? 0, role],
+  );
+  return rows[0]?.leftMs ?? 0;
+}
+
+async function revokeLogin(tx: Queryable, role: string): Promise<void> {
+  const { rows } = await tx.query<{ isThere: boolean }>(
+    `select to_regrole($1) is not null as "isThere"`,
+    [role],
+  );
+  if (rows[0]?.isThere) {
+    await tx.query(`alter role ${pg.escapeIdentifier(role)} nologin password null`);
+  }
 }
 
 /**

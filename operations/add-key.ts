@@ -1,5 +1,6 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { writeAudit } from '../db/audit.ts';
+import { makeLookUpsDue } from '../db/look-ups.ts';
 import type { KeyClass } from '../db/key-classes.ts';
 import {
   type KeyRow,
@@ -19,23 +20,33 @@ export type AddKeyOutcome =
   | { kind: 'added'; key: KeyRow; activeKeys: number }
   | { kind: 'unknown-product'; known: string[] }
   | { kind: 'invalid'; problem: string }
+  | { kind: 'invalid-id'; problem: string }
   /** The same secret is active already, as this key. */
   | { kind: 'known-secret'; key: { id: number; class: KeyClass } }
   | { kind: 'too-many'; activeKeys: number };
 
 /**
- * Adds a key that the marketplace signs with; callbacks signed with it are accepted from now on,
- * those signed with the others too.
+ * Adds a key. Callbacks signed with it are accepted from now on, those signed with the others too; one
+ * of the class open-api signs our own calls, in place of an older one.
  *
  * @param wanted.secret as the marketplace shows it; one line break at its end is not part of it
  */
 export async function addKey(
   { db, keyring, actor }: KeyedActor,
-  wanted: { product: string; class: KeyClass; secret: string },
+  wanted: {
+    product: string;
+    class: KeyClass;
+    /** Only for open-api: the public half of the pair (AK). */
+    accessKeyId?: string | undefined;
+    secret: string;
+  },
 ): Promise<AddKeyOutcome> {
   const secret = wanted.secret.replace(/\r?\n$/, '');
   const problem = findProblem(secret);
   if (problem !== undefined) return { kind: 'invalid', problem };
+  const accessKeyId = wanted.accessKeyId ?? null;
+  const idProblem = findIdProblem(wanted.class, accessKeyId);
+  if (idProblem !== undefined) return { kind: 'invalid-id', problem: idProblem };
 
   const product = await findProduct(db, wanted.product);
   if (!product) {
@@ -64,6 +75,7 @@ export async function addKey(
       id,
       productId: product.id,
       class: wanted.class,
+      accessKeyId,
       secretEnc,
     });
     await writeAudit(tx, {
@@ -72,6 +84,9 @@ export async function addKey(
       subject: `product/${product.key}`,
       detail: { keyId: id, class: wanted.class },
     });
+    if (wanted.class === 'open-api' && product.openApiUrl !== null) {
+      await makeLookUpsDue(tx, product.id, 'parked');
+    }
     return { kind: 'added', key, activeKeys: active.length + 1 };
   });
 }
@@ -82,6 +97,14 @@ function findProblem(secret: string): string | undefined {
   if (/\p{Cc}/u.test(secret)) return 'must be one line without control characters';
   if (secret.trim() !== secret) return 'must not begin or end with a space';
   return undefined;
+}
+
+/** It goes into a header as it is. */
+function findIdProblem(keyClass: KeyClass, id: string | null): string | undefined {
+  if (keyClass !== 'open-api')
+    return id === null ? undefined : 'belongs to the class open-api only';
+  if (id === null) return 'is required for the class open-api: the access key id (AK)';
+  return /^[\w.-]{4,128}$/.test(id) ? undefined : 'must be 4 to 128 letters and digits';
 }
 
 function isSame(known: Buffer, secret: string): boolean {

@@ -4,8 +4,10 @@ import { writeAudit } from '../db/audit.ts';
 import { type ProductRow, drawProductId, findProduct, insertProduct } from '../db/products.ts';
 import { Undo } from '../db/client.ts';
 import type { KeyedActor } from './actor.ts';
+import { loadSellerModule } from './load-module.ts';
+import { type ProductRules, definedOf, findRulesProblem } from './set-product-rules.ts';
 
-export type NewProduct = {
+export type NewProduct = ProductRules & {
   key: string;
   name: string;
   provisioner: ProvisionerName;
@@ -15,6 +17,8 @@ export type NewProduct = {
   httpSecret?: string | undefined;
   /** Only for postgres-schema: where buyers go, with {instanceId}. */
   frontEndUrl?: string | undefined;
+  /** Only for module: the absolute path of an ES module that exports apply and release. */
+  modulePath?: string | undefined;
 };
 
 export type AddProductOutcome =
@@ -29,7 +33,10 @@ export async function addProduct(
   wanted: NewProduct,
   random: (sizeBytes: number) => Buffer = randomBytes,
 ): Promise<AddProductOutcome> {
-  const invalid = findProblem(wanted);
+  const invalid =
+    findProblem(wanted) ??
+    findRulesProblem(wanted.provisioner, wanted) ??
+    (await findModuleProblem(wanted));
   if (invalid) return invalid;
   if (await findProduct(db, wanted.key)) return { kind: 'exists', key: wanted.key };
 
@@ -54,14 +61,16 @@ export async function addProduct(
         httpUrl: wanted.httpUrl?.replace(/\/+$/, '') ?? null,
         httpSecretEnc,
         frontEndUrl: wanted.frontEndUrl ?? null,
+        modulePath: wanted.modulePath ?? null,
+        ...definedOf(wanted),
       });
       if (!inserted) throw new Undo('another one took the key meanwhile');
-      const { key, name, provisioner, httpUrl, frontEndUrl } = inserted;
+      const { key, name, provisioner, httpUrl, frontEndUrl, modulePath } = inserted;
       await writeAudit(tx, {
         actor,
         act: 'product.added',
         subject: `product/${key}`,
-        detail: { name, provisioner, httpUrl, frontEndUrl },
+        detail: { name, provisioner, httpUrl, frontEndUrl, modulePath, ...definedOf(wanted) },
       });
       return inserted;
     });
@@ -90,25 +99,18 @@ function findProblem(wanted: NewProduct): Invalid | undefined {
   if (name.trim() === '' || name.length > 200 || hasControls(name)) {
     return invalid('name', 'must have 1 to 200 printable characters');
   }
-  if (provisioner === 'postgres-schema') {
-    if (httpUrl !== undefined) return invalid('httpUrl', 'belongs to the provisioner http only');
-    if (httpSecret !== undefined) {
-      return invalid('httpSecret', 'belongs to the provisioner http only');
-    }
-    if (frontEndUrl !== undefined && !isFrontEndTemplate(frontEndUrl)) {
-      return invalid(
-        'frontEndUrl',
-        'must be an http or https address of at most 512 characters that contains {instanceId}',
-      );
-    }
-    return undefined;
-  }
-  if (frontEndUrl !== undefined) {
+  const stranger = foreignTo[provisioner].find((field) => wanted[field] !== undefined);
+  if (stranger) return invalid(stranger, belongsTo[stranger]);
+  if (frontEndUrl !== undefined && !isFrontEndTemplate(frontEndUrl)) {
     return invalid(
       'frontEndUrl',
-      'belongs to the provisioner postgres-schema only; with http the backend answers with it',
+      'must be an http or https address of at most 512 characters that contains {instanceId}',
     );
   }
+  if (provisioner === 'module' && wanted.modulePath === undefined) {
+    return invalid('modulePath', 'is required for the provisioner module: the path of your module');
+  }
+  if (provisioner !== 'http') return undefined;
   if (httpUrl === undefined) {
     return invalid('httpUrl', 'is required for the provisioner http: the address of your backend');
   }
@@ -122,6 +124,32 @@ function findProblem(wanted: NewProduct): Invalid | undefined {
     return invalid('httpSecret', 'must be whsec_ followed by base64 of at least 24 bytes');
   }
   return undefined;
+}
+
+type Setting = 'httpUrl' | 'httpSecret' | 'frontEndUrl' | 'modulePath';
+
+/** What a provisioner has nothing to do with. */
+const foreignTo: Record<ProvisionerName, readonly Setting[]> = {
+  'postgres-schema': ['httpUrl', 'httpSecret', 'modulePath'],
+  http: ['frontEndUrl', 'modulePath'],
+  module: ['httpUrl', 'httpSecret', 'frontEndUrl'],
+  manual: ['httpUrl', 'httpSecret', 'frontEndUrl', 'modulePath'],
+};
+
+const belongsTo: Record<Setting, string> = {
+  httpUrl: 'belongs to the provisioner http only',
+  httpSecret: 'belongs to the provisioner http only',
+  frontEndUrl:
+    'belongs to the provisioner postgres-schema only; with http the backend answers with it',
+  modulePath: 'belongs to the provisioner module only',
+};
+
+async function findModuleProblem({ modulePath }: NewProduct): Promise<Invalid | undefined> {
+  if (modulePath === undefined) return undefined;
+  const loading = await loadSellerModule(modulePath);
+  return loading.kind === 'loaded'
+    ? undefined
+    : { kind: 'invalid', field: 'modulePath', problem: loading.problem };
 }
 
 function parseHttpUrl(text: string): URL | undefined {

@@ -1,5 +1,5 @@
 import { isIP } from 'node:net';
-import type { DatabaseFacts } from '../db/database-facts.ts';
+import type { ClockSkew, DatabaseFacts } from '../db/database-facts.ts';
 
 export type CheckStatus = 'ok' | 'warn' | 'fail';
 
@@ -37,11 +37,16 @@ export type DatabaseContent = {
   productsWithoutKey: string[];
   productCount: number;
   operatorCount: number;
+  /** Null when nobody called in the last hour. */
+  marketplaceClock: ClockSkew | null;
 };
 
 /** Marketplace and server must agree on the time to a minute; half of it is left for its clock. */
 const clockSkewMaxMs = 30_000;
 const clockSkewNotedMs = 5_000;
+/** A call is refused at 60 s: time to act is left at either of these. */
+const marketplaceSkewNotedMs = 20_000;
+const marketplaceSkewMaxMs = 40_000;
 const postgresVersionMin = 150_000;
 /** What BullMQ needs at least, and the first release without the known holes. */
 const redisVersionMin = '6.2.0';
@@ -184,6 +189,7 @@ function checkContent(content: DatabaseContent): Check[] {
           `${missingPartitions.join(', ')} missing: callbacks would be refused tomorrow`,
           'npx latchkey migrate',
         ),
+    checkMarketplaceClock(content.marketplaceClock),
     checkProducts(productCount, productsWithoutKey),
     operatorCount > 0
       ? ok('operators', `${operatorCount} can log in`)
@@ -193,6 +199,22 @@ function checkContent(content: DatabaseContent): Check[] {
           'printf %s "$PASSWORD" | npx latchkey password set NAME --password-stdin',
         ),
   ];
+}
+
+function checkMarketplaceClock(skew: ClockSkew | null): Check {
+  const name = 'marketplace clock';
+  if (skew === null) return ok(name, 'no verified call in the last hour to compare with');
+  const { calls, medianMs, minMs, maxMs } = skew;
+  const seconds = (ms: number) => (ms / 1_000).toFixed(1);
+  const size = Math.abs(medianMs);
+  // Positive also where calls are slow to arrive, which counts against the same 60 s.
+  const says =
+    `calls are ${seconds(size)} s ${medianMs < 0 ? 'younger than now' : 'old'} by their signed time ` +
+    `(median of ${calls} in the last hour, ${seconds(minMs)} to ${seconds(maxMs)} s); at 60 s they are refused`;
+  const next = 'Let this machine and the database follow a time server (NTP); look at the proxy.';
+  if (size >= marketplaceSkewMaxMs) return fail(name, says, next);
+  if (size >= marketplaceSkewNotedMs) return warn(name, says, next);
+  return ok(name, `agrees to ${seconds(size)} s (median of ${calls} calls in the last hour)`);
 }
 
 function checkProducts(count: number, withoutKey: readonly string[]): Check {

@@ -31,7 +31,9 @@ export async function retireProductKey(
     const key = keys.find((each) => each.id === wanted.keyId);
     if (!key) return { kind: 'unknown-key', active: active.map((each) => each.id) };
     if (key.retiredAt !== null) return { kind: 'already-retired', key };
-    if (active.length === 1 && !wanted.force) return { kind: 'last-key', key };
+    const verifying = active.filter((each) => each.class !== 'open-api');
+    const isLast = verifying.length === 1 && verifying[0]?.id === key.id;
+    if (isLast && !wanted.force) return { kind: 'last-key', key };
 
     const retired = await retireKey(tx, key.id);
     if (!retired) throw new Error(`key ${key.id} was retired under the lock of its product`);

@@ -149,6 +149,12 @@ const entries = {
     default: '64',
     meaning: 'Instances that one worker process works on at once.',
   }),
+  ORDER_QUERY_PER_SECOND: entry({
+    rule: wholeNumber(1, 1_000),
+    default: '5',
+    meaning:
+      "Order queries a second for each access key of the marketplace's API, all workers together.",
+  }),
   QUEUE_PREFIX: entry({
     rule: z.string().regex(/^[a-z][a-z0-9-]{0,30}$/, 'must be lower-case letters, digits and -'),
     default: 'latchkey',
@@ -194,6 +200,11 @@ const entries = {
     default: '1000',
     meaning: 'Delay of an instance that found its product at the limit.',
   }),
+  TIMING_COMPLETION_MS: entry({
+    rule: milliseconds,
+    default: '600000',
+    meaning: 'A backend that answered 202 and did not complete is asked again after this time.',
+  }),
   TIMING_RETRY_SCALE_PERCENT: entry({
     rule: wholeNumber(0, 1_000),
     default: '100',
@@ -237,6 +248,7 @@ type Timings = {
   handedGraceMs: number;
   pollMs: number;
   dueAgainMs: number;
+  completionMs: number;
   retryScalePercent: number;
   windowMax: number;
   shutdownMs: number;
@@ -304,6 +316,7 @@ export function readConfig(env: Environment = process.env): Config {
     LOG_LEVEL: v.LOG_LEVEL,
     METRICS_TOKEN: v.METRICS_TOKEN,
     WORKER_CONCURRENCY: v.WORKER_CONCURRENCY,
+    ORDER_QUERY_PER_SECOND: v.ORDER_QUERY_PER_SECOND,
     QUEUE_PREFIX: v.QUEUE_PREFIX,
     LATCHKEY_FAILPOINTS: v.NODE_ENV === 'production' ? undefined : v.LATCHKEY_FAILPOINTS,
     timings: {
@@ -313,6 +326,7 @@ export function readConfig(env: Environment = process.env): Config {
       handedGraceMs: v.TIMING_HANDED_GRACE_MS,
       pollMs: v.TIMING_POLL_MS,
       dueAgainMs: v.TIMING_DUE_AGAIN_MS,
+      completionMs: v.TIMING_COMPLETION_MS,
       retryScalePercent: v.TIMING_RETRY_SCALE_PERCENT,
       windowMax: v.WINDOW_MAX,
       shutdownMs: v.TIMING_SHUTDOWN_MS,

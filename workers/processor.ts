@@ -1,18 +1,27 @@
 import { UnrecoverableError } from 'bullmq';
 import type { Logger } from 'pino';
-import { type Failure, type ScheduleName, nextTry } from '../core/failure.ts';
+import { type Failure, type ScheduleName, nextTry, schedules } from '../core/failure.ts';
 import { type Fold, fold } from '../core/fold.ts';
 import { stateAfter } from '../core/instance.ts';
-import type { AccessData, ApplyOutcome, Provisioner } from '../core/provisioner.ts';
+import type { AccessData, ApplyOutcome, Assignment, Provisioner } from '../core/provisioner.ts';
 import type { ApplyDurations } from '../db/apply-durations.ts';
 import { type BegunAttempt, beginAttempt } from '../db/attempts.ts';
-import { type Claim, claimDispatch, postponeDispatch, renewLease } from '../db/claims.ts';
+import { type Claim, claimDispatch, postponeDispatch } from '../db/claims.ts';
 import type { Database } from '../db/client.ts';
 import type { Keyring } from '../db/data-keys.ts';
 import type { ProductRow } from '../db/products.ts';
-import { type Settled, settleApplied, settleFailed, settleRefused } from '../db/settle.ts';
+import {
+  type Settled,
+  settleAlias,
+  settleApplied,
+  settleFailed,
+  settlePending,
+  settleRefused,
+} from '../db/settle.ts';
 import { RetryAt, lookQueue } from '../runtime/queues.ts';
+import { causeOf, createContractAlerts } from './failure-cause.ts';
 import type { FairShare } from './fair-share.ts';
+import { holdLease } from './hold-lease.ts';
 
 export type ProcessorOptions = {
   db: Database;
@@ -20,6 +29,8 @@ export type ProcessorOptions = {
   /** @returns undefined when there is no such product (any more) */
   findProduct: (productId: number) => Promise<ProductRow | undefined>;
   provisionerFor: (product: ProductRow) => Provisioner | Promise<Provisioner>;
+  /** Who bought, as the marketplace's order says; null where that was never looked up. */
+  findBuyer: (claim: Claim, product: ProductRow) => Promise<Assignment['buyer']>;
   fairShare: FairShare;
   durations: Pick<ApplyDurations, 'observe'>;
   /** Name of this process, for attempts. */
@@ -27,7 +38,13 @@ export type ProcessorOptions = {
   log: Logger;
   nowMs: () => number;
   random: () => number;
-  timings: { leaseMs: number; leaseRenewMs: number; dueAgainMs: number; retryScalePercent: number };
+  timings: {
+    leaseMs: number;
+    leaseRenewMs: number;
+    dueAgainMs: number;
+    completionMs: number;
+    retryScalePercent: number;
+  };
   failpoint: (name: string) => Promise<void> | void;
 };
 
@@ -41,6 +58,7 @@ export type ProcessorOptions = {
  */
 export function createProcessor(options: ProcessorOptions) {
   const { db, keyring, fairShare, timings, log, failpoint } = options;
+  const contractAlerts = createContractAlerts({ log, nowMs: options.nowMs });
 
   return async (job: { data: unknown }): Promise<string> => {
     const {
@@ -73,14 +91,15 @@ export function createProcessor(options: ProcessorOptions) {
   }
 
   async function look(claim: Claim, product: ProductRow): Promise<string> {
-    const lease = holdLease(claim);
+    const lease = holdLease(options, claim);
     try {
       const folded = foldOf(claim);
+      if (claim.aliasOf !== null) return await followOther(claim, claim.aliasOf, folded);
       const isNew = folded.canApply && (folded.generation > claim.applied || claim.putAgain);
       if (!isNew) return await settleAsItWas(claim, folded);
       // Nothing was ever begun: there is nothing to take away.
       if (!folded.desired.exists && !claim.everBegan) {
-        return `nothing to release, ${await settleMade(claim, folded, undefined, undefined)}`;
+        return `nothing to release, ${await settleMade(claim, folded, undefined, undefined, undefined)}`;
       }
       return await apply(claim, product, folded, lease.signal);
     } finally {
@@ -88,11 +107,25 @@ export function createProcessor(options: ProcessorOptions) {
     }
   }
 
+  async function followOther(claim: Claim, of: number, folded: Fold): Promise<string> {
+    const result = await settleAlias(db, settledOf(claim, undefined), {
+      of,
+      generation: folded.generation,
+      eventIds: claim.events.map(({ id }) => id),
+      isReleased: folded.canApply && !folded.desired.exists,
+      delayMs: timings.dueAgainMs,
+      openEventsAtClaim: claim.openEvents,
+    });
+    log.info({ instance: claim.publicId, result }, 'alias.followed');
+    return `an alias, ${result}`;
+  }
+
   function settleMade(
     claim: Claim,
     folded: Fold,
     attempt: BegunAttempt | undefined,
     accessEnc: Buffer | undefined,
+    againInMs: number | undefined,
   ): Promise<string> {
     return settleApplied(db, settledOf(claim, attempt), {
       generation: folded.generation,
@@ -102,6 +135,7 @@ export function createProcessor(options: ProcessorOptions) {
       covered: folded.covered,
       moot: folded.moot,
       unresolved: folded.unresolved.length,
+      againInMs,
     });
   }
 
@@ -161,8 +195,12 @@ export function createProcessor(options: ProcessorOptions) {
       retryInMs,
       durationMs,
     };
-    if (outcomeName === 'applied') log.info(line, 'apply.attempted');
+    if (outcomeName === 'applied' || outcomeName === 'pending') log.info(line, 'apply.attempted');
     else log.warn(line, 'apply.attempted');
+    if (result === 'dead' && failure?.class === 'contract') {
+      const { product: key, instance, target } = line;
+      contractAlerts.raise({ product: key, instance, target, cause: causeOf(claim, failure) });
+    }
     // Where newer events came, the dispatcher hands the instance over anew.
     if (result === 'failing' && retryInMs !== undefined) throw new RetryAt(retryInMs);
     if (result === 'dead')
@@ -191,12 +229,16 @@ export function createProcessor(options: ProcessorOptions) {
     switch (outcome.kind) {
       case 'applied': {
         const accessEnc = outcome.access && (await sealAccess(claim, outcome.access));
-        return { result: await settleMade(claim, folded, settled.attempt, accessEnc) };
+        return {
+          result: await settleMade(claim, folded, settled.attempt, accessEnc, outcome.againInMs),
+        };
       }
       case 'refused': {
         const { resultCode } = outcome;
         return { result: await settleRefused(db, settled, { resultCode }) };
       }
+      case 'pending':
+        return settleTakenOn(claim, folded, settled);
       case 'stale':
         return settleFailure(
           claim,
@@ -207,6 +249,26 @@ export function createProcessor(options: ProcessorOptions) {
       case 'failed':
         return settleFailure(claim, settled, outcome.failure);
     }
+  }
+
+  /** Waits for the completion call, and asks again now and then, as long as it would try at all. */
+  async function settleTakenOn(
+    claim: Claim,
+    folded: Fold,
+    settled: Settled,
+  ): Promise<{ result: string; failure?: Failure; retryInMs?: number | undefined }> {
+    const httpStatus = 202;
+    if (claim.ageMs + timings.completionMs > schedules[scheduleOf(claim)].deadAfterMs) {
+      const cause = 'backend answered 202 and never completed';
+      return settleFailure(claim, settled, { class: 'contract', cause, httpStatus });
+    }
+    const result = await settlePending(db, settled, {
+      generation: folded.generation,
+      delayMs: timings.completionMs,
+      httpStatus,
+      openEventsAtClaim: claim.openEvents,
+    });
+    return { result };
   }
 
   async function settleFailure(
@@ -226,7 +288,7 @@ export function createProcessor(options: ProcessorOptions) {
     const { said } = failure;
     const result = await settleFailed(db, settled, {
       class: attemptClass,
-      cause: failure.cause,
+      cause: causeOf(claim, failure),
       httpStatus: failure.httpStatus,
       saidEnc: said === undefined ? undefined : await sealSaid(claim, said),
       retryInMs,
@@ -253,6 +315,7 @@ export function createProcessor(options: ProcessorOptions) {
           desired: folded.desired,
           changes: folded.changes,
           everBegan: claim.everBegan,
+          buyer: folded.desired.exists ? await options.findBuyer(claim, product) : null,
         },
         signal,
       );
@@ -273,21 +336,6 @@ export function createProcessor(options: ProcessorOptions) {
   function sealSaid(claim: Claim, said: string): Promise<Buffer> {
     return keyring.seal(`product/${claim.productId}`, said, `attempts/said_enc/${claim.fence}`);
   }
-
-  /** Renews the claim while the effect is under way; when it is lost the effect is called off. */
-  function holdLease(claim: Claim): { signal: AbortSignal; letGo(): void } {
-    const lost = new AbortController();
-    const timer = setInterval(() => {
-      renewLease(db.pool, claim, timings.leaseMs).then(
-        (held) => {
-          if (!held) lost.abort(new Error('the claim was lost'));
-        },
-        // The lease outlives a moment without Postgres; the settle decides.
-        (error: unknown) => log.warn({ err: error, instance: claim.publicId }, 'lease.not_renewed'),
-      );
-    }, timings.leaseRenewMs);
-    return { signal: lost.signal, letGo: () => clearInterval(timer) };
-  }
 }
 
 /**
@@ -300,16 +348,18 @@ function foldOf(claim: Claim): Fold {
   return { ...folded, canApply: true, desired: { ...folded.desired, exists: false } };
 }
 
-function settledOf(claim: Claim, attempt: BegunAttempt | undefined): Settled {
+export function settledOf(claim: Claim, attempt: BegunAttempt | undefined): Settled {
   const { instanceId, productId, queue, fence } = claim;
   return { instanceId, productId, queue, fence, attempt };
 }
 
 /** A purchase is refunded by the marketplace after a while; what else was acknowledged is ours for good. */
-function scheduleOf(claim: Claim): ScheduleName {
+export function scheduleOf(claim: Claim): ScheduleName {
   const isCreating = claim.events.some(
     (event) => event.kind === 'created' && event.appliedAt === null,
   );
-  const isReleased = claim.events.some((event) => event.kind === 'released');
-  return isCreating && !isReleased ? 'create' : 'acknowledged';
+  const isEnding = claim.events.some(
+    ({ kind, appliedAt }) => (kind === 'released' || kind === 'refused') && appliedAt === null,
+  );
+  return isCreating && !isEnding ? 'create' : 'acknowledged';
 }

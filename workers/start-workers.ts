@@ -19,6 +19,9 @@ import { createQueueBackend } from '../runtime/queue-backend.ts';
 import type { LookPayload } from '../runtime/queues.ts';
 import type { MasterKey } from '../runtime/secrets.ts';
 import { createFairShare } from './fair-share.ts';
+import { createMarketplaceClient, createOrderQueryLimit } from './marketplace-client.ts';
+import { createOrderAccess } from './order-access.ts';
+import { createOrderLookup } from './order-lookup.ts';
 import { createProcessor } from './processor.ts';
 import { createProvisioners } from './provisioners/index.ts';
 
@@ -82,22 +85,36 @@ export async function startWorkers(options: {
   const flushTimer = setInterval(() => {
     flush().catch(() => undefined);
   }, flushEveryMs);
-  const process = createProcessor({
+  const common = {
     db,
     keyring,
     findProduct: createProductFinder(() => readProducts(db), nowMs),
-    provisionerFor,
-    fairShare: createFairShare(concurrency, nowMs),
-    durations,
-    worker: `${hostname()}/${globalThis.process.pid}`,
+    worker: `${hostname()}/${process.pid}`,
     log,
-    nowMs,
     random: Math.random,
     timings,
-    failpoint,
-  });
+  };
+  const orders = createOrderAccess({ db, keyring });
+  const processors: Record<QueueName, (job: { data: unknown }) => Promise<string>> = {
+    provisioning: createProcessor({
+      ...common,
+      provisionerFor,
+      findBuyer: orders.findBuyer,
+      fairShare: createFairShare(concurrency, nowMs),
+      durations,
+      nowMs,
+      failpoint,
+    }),
+    'order-lookup': createOrderLookup({
+      ...common,
+      findAccess: orders.findAccess,
+      client: createMarketplaceClient({ outbound, now: () => new Date() }),
+      limit: createOrderQueryLimit({ db, perSecond: config.ORDER_QUERY_PER_SECOND, nowMs }),
+      fairShare: createFairShare(concurrency, nowMs),
+    }),
+  };
   const workers = queues.map((name) =>
-    backend.createWorker<LookPayload>(name, process, {
+    backend.createWorker<LookPayload>(name, processors[name], {
       concurrency,
       lockMs: timings.lockMs,
       stalledMs: timings.stalledMs,

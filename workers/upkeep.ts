@@ -4,6 +4,7 @@ import type { QueueName } from '../core/instance.ts';
 import type { Database } from '../db/client.ts';
 import { takeBack } from '../db/hand-over.ts';
 import { createPartitions, dropExpiredPartitions } from '../db/retention.ts';
+import { deleteExpiredRefusals } from '../db/refusals.ts';
 import { deleteExpiredLogins } from '../db/sessions.ts';
 import {
   type OldHandOver,
@@ -66,6 +67,7 @@ export function startUpkeep(options: {
     const dropped = await dropExpiredPartitions(db.pool);
     if (dropped.length > 0) log.info({ dropped }, 'partitions.dropped');
     await deleteExpiredLogins(db);
+    await deleteExpiredRefusals(db.pool);
   }
 
   async function every(ms: number, name: string, work: () => Promise<void>): Promise<void> {

@@ -12,6 +12,7 @@ import {
   replyToQuery,
 } from '../../protocol/saas-v2/reply.ts';
 import { seal } from '../../runtime/secrets.ts';
+import type { CheckChange } from './check-change.ts';
 import type { Lanes } from './lanes.ts';
 import type { KnownProduct } from './product-keys.ts';
 
@@ -33,6 +34,8 @@ export type Acceptance =
       /** For the log: accepted, duplicate, unknown, … */
       outcome: string;
       reply: Reply;
+      /** For operators: why it was answered so, where that is not plain. */
+      reason?: string;
       /** The instances that the reply speaks of. */
       instanceIds: readonly number[];
     };
@@ -51,6 +54,7 @@ export function createAccept(
   lanes: Lanes,
   openAccess: OpenAccess,
   createPublicId: () => string,
+  checkChange: CheckChange,
 ): Accept {
   return async (call, callback) => {
     if (callback.isTest) return acceptTestCall(call, callback);
@@ -144,10 +148,29 @@ export function createAccept(
     if ('kind' in asked) return asked;
     const [instance] = asked.instances;
     const serves = { pending: true, active: true, frozen: true, released: false, refused: false };
+    const instanceIds = idsOf(asked.instances);
+    const instanceId = instance?.instanceId;
     const isKnown =
       instance !== undefined && instance.state !== 'unknown' && serves[instance.state];
-    const reply = replyToChangeCheck(isKnown ? 'allowed' : 'unknown');
-    return { kind: 'answered', outcome: 'answered', reply, instanceIds: idsOf(asked.instances) };
+    if (!isKnown || typeof instanceId !== 'number') {
+      const reply = replyToChangeCheck('unknown');
+      return { kind: 'answered', outcome: 'unknown', reply, instanceIds };
+    }
+    const { verdict, reason } = await checkChange({
+      id: call.id,
+      rule: call.product.changeRule,
+      instanceId,
+      publicId: callback.instanceId,
+      target: callback.target,
+      deadlineMs: call.deadlineMs,
+    });
+    return {
+      kind: 'answered',
+      outcome: verdict === 'allowed' ? 'allowed' : 'change refused',
+      reply: replyToChangeCheck(verdict),
+      instanceIds,
+      ...(reason === undefined ? {} : { reason }),
+    };
   }
 
   async function acceptTestCall(call: VerifiedCall, callback: Callback): Promise<Acceptance> {

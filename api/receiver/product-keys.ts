@@ -10,6 +10,7 @@ import {
 } from '../../db/products.ts';
 import type { SigningKey } from '../../protocol/saas-v2/signature.ts';
 import { type DataKey, SecretsError } from '../../runtime/secrets.ts';
+import type { ChangeRule } from './check-change.ts';
 
 /** A product as the receiver needs it, with what verifies its callbacks and seals their evidence. */
 export type KnownProduct = {
@@ -20,6 +21,7 @@ export type KnownProduct = {
   ordersCanBeQueried: boolean;
   signingKeys: readonly SigningKey[];
   evidenceKey: DataKey;
+  changeRule: ChangeRule;
 };
 
 export type ProductKeys = {
@@ -65,7 +67,10 @@ export function createProductKeys(options: {
       const found = new Map<string, KnownProduct | 'unavailable'>();
       for (const product of products) {
         const own = keys.filter((key) => key.productId === product.id && key.class === 'base');
-        const opened = await openProduct(product, own, month);
+        const canAsk =
+          product.openApiUrl !== null &&
+          keys.some((key) => key.productId === product.id && key.class === 'open-api');
+        const opened = await openProduct(product, own, canAsk, month);
         found.set(product.key, opened ?? 'unavailable');
       }
       known = found;
@@ -82,17 +87,35 @@ export function createProductKeys(options: {
 
   /** One product whose secrets cannot be opened must not take the others with it. */
   async function openProduct(
-    { id, key, family }: ProductRow,
+    product: ProductRow,
     own: readonly ActiveKey[],
+    ordersCanBeQueried: boolean,
     month: string,
   ): Promise<KnownProduct | undefined> {
+    const { id, key, family } = product;
     try {
       const signingKeys = await Promise.all(
         own.map(async (one) => ({ id: one.id, secret: await secretOf(one) })),
       );
       const evidenceKey = await keyring.dataKey(`product/${id}/${month}`);
       reported.delete(key);
-      return { id, key, family, ordersCanBeQueried: false, signingKeys, evidenceKey };
+      const { changeRule, checkOnFailure, httpUrl, httpSecretEnc, httpSecretNextEnc } = product;
+      return {
+        id,
+        key,
+        family,
+        ordersCanBeQueried,
+        signingKeys,
+        evidenceKey,
+        changeRule: {
+          id,
+          changeRule,
+          checkOnFailure,
+          httpUrl,
+          httpSecretEnc,
+          httpSecretNextEnc,
+        },
+      };
     } catch (error) {
       if (!(error instanceof SecretsError)) throw error;
       reportOnce(key, () => log.warn({ err: error, product: key }, 'product_keys.not_opened'));

@@ -106,7 +106,8 @@ export function createReceiver(options: ReceiverOptions) {
     const parameters = readSignatureParameters(queryOf(incoming));
     if (!parameters.ok) return refused('000002', parameters.problem);
     if (!isWithinWindow(parameters.signedAt, new Date(nowMs()))) {
-      return refused('000002', 'timestamp is more than 60 seconds away from the time here');
+      const said = 'timestamp is more than 60 seconds away from the time here';
+      return { ...refused('000002', said), reason: describeDistance(parameters.signedAt, nowMs()) };
     }
     const verified = await verify(product, parameters, read.body);
     if (!verified.ok) return refused('000001', verified.reason);
@@ -126,6 +127,10 @@ export function createReceiver(options: ReceiverOptions) {
       },
       callback,
     );
+    // Bytes that were here before tell of the clock that they were signed by, and of a delay.
+    if (accepted.kind !== 'replay') {
+      metrics.clockCompared({ skewMs: beganMs - parameters.signedAt.getTime() });
+    }
     return {
       ...answerTo(accepted),
       activity: callback.activity,
@@ -206,6 +211,15 @@ export function createReceiver(options: ReceiverOptions) {
     if (outcome === 'not stored') log.error(line, 'callback.answered');
     else log.info(line, 'callback.answered');
   }
+}
+
+/** For the seller: which way to look. Not to the millisecond, so that many such calls stay one line. */
+function describeDistance(signedAt: Date, nowMs: number): string {
+  const seconds = Math.round(Math.abs(nowMs - signedAt.getTime()) / 1_000);
+  const side = signedAt.getTime() < nowMs ? 'before' : 'after';
+  const distance =
+    seconds < 120 ? `${seconds} s` : seconds < 7_200 ? `${Math.round(seconds / 60)} min` : 'hours';
+  return `signed ${distance} ${side} the time here, and at most 60 s are taken`;
 }
 
 /** A renewal and an upgrade have orders of their own. */

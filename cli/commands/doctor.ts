@@ -40,7 +40,11 @@ export function doctorCommand() {
       const failed = checks.filter((each) => each.status === 'fail').length;
       const warned = checks.filter((each) => each.status === 'warn').length;
       print({ ok: failed === 0, failed, warned, checks }, options, () =>
-        [...checks.map(describeCheck), '', `${failed} failed, ${warned} warned.`].join('\n'),
+        [
+          ...checks.map((each) => describeCheck(each)),
+          '',
+          `${failed} failed, ${warned} warned.`,
+        ].join('\n'),
       );
       if (failed > 0) process.exitCode = 1;
     });
@@ -51,9 +55,10 @@ const colourOf = { ok: 'green', warn: 'yellow', fail: 'red' } as const satisfies
   string
 >;
 
-function describeCheck({ name, status, says, next }: Check): string {
+/** One check for people, in two lines where there is something to do. */
+export function describeCheck({ name, status, says, next }: Check, nameWidth = 17): string {
   // One format: of an array of formats Node 20 honours neither pipes nor NO_COLOR.
   const mark = styleText(colourOf[status], status.padEnd(4), { stream: process.stdout });
-  const line = `${mark}  ${name.padEnd(17)}  ${says}`;
-  return next === null ? line : `${line}\n${' '.repeat(25)}→ ${next}`;
+  const line = `${mark}  ${name.padEnd(nameWidth)}  ${says}`;
+  return next === null ? line : `${line}\n${' '.repeat(nameWidth + 8)}→ ${next}`;
 }

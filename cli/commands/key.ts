@@ -19,11 +19,20 @@ function addCommand() {
         .choices(keyClasses)
         .makeOptionMandatory(),
     )
+    .option(
+      '--id <ak>',
+      'open-api: the access key id (AK); its secret (SK) comes by --secret-stdin',
+    )
     .option('--secret-stdin', 'read the secret from standard input')
     .option('--json', 'print nothing but JSON')
     .addHelpText(
       'after',
-      '\nExample:\n  $ printf %s "$KEY" | npx latchkey key add shop --class base --secret-stdin',
+      [
+        '',
+        'Examples:',
+        '  $ printf %s "$KEY" | npx latchkey key add shop --class base --secret-stdin',
+        '  $ printf %s "$SK" | npx latchkey key add shop --class open-api --id "$AK" --secret-stdin',
+      ].join('\n'),
     )
     .action(async (productKey, options) => {
       const { readSecretFromStdin } = await import('../stdin.ts');
@@ -41,12 +50,17 @@ function addCommand() {
       await withContext(async ({ db, actor, keyring }) => {
         const outcome = await addKey(
           { db, actor, keyring: await keyring() },
-          { product: productKey, class: options.class, secret },
+          { product: productKey, class: options.class, accessKeyId: options.id, secret },
         );
         switch (outcome.kind) {
           case 'invalid':
             throw new CommandFailure(`The secret ${outcome.problem}.`, {
               next: 'Copy the key once more from the marketplace.',
+              exitCode: 2,
+            });
+          case 'invalid-id':
+            throw new CommandFailure(`--id ${outcome.problem}.`, {
+              next: 'npx latchkey key add --help',
               exitCode: 2,
             });
           case 'unknown-product':
@@ -62,12 +76,13 @@ function addCommand() {
               { next: `npx latchkey key retire ${productKey} KEY_ID` },
             );
           case 'added': {
-            const { id, class: keyClass, createdAt, retiredAt } = outcome.key;
+            const { id, class: keyClass, accessKeyId, createdAt, retiredAt } = outcome.key;
             const { activeKeys } = outcome;
             const key = {
               id,
               product: productKey,
               class: keyClass,
+              ...(accessKeyId === null ? {} : { accessKeyId }),
               createdAt,
               retiredAt,
               activeKeys,
@@ -75,12 +90,17 @@ function addCommand() {
             print(key, options, () =>
               [
                 `Added key ${id} (${keyClass}) to ${productKey}; ${activeKeys} active.`,
-                ...(activeKeys > 1
+                ...(keyClass === 'open-api'
                   ? [
-                      'Once the marketplace signs with it, retire the old one:',
-                      `  npx latchkey key retire ${productKey} KEY_ID`,
+                      'Orders are looked up with it once the address is set:',
+                      `  npx latchkey product set ${productKey} --open-api-url https://mkt.myhuaweicloud.com`,
                     ]
-                  : ['Next, check the installation:', '  npx latchkey doctor']),
+                  : activeKeys > 1
+                    ? [
+                        'Once the marketplace signs with it, retire the old one:',
+                        `  npx latchkey key retire ${productKey} KEY_ID`,
+                      ]
+                    : ['Next, check the installation:', '  npx latchkey doctor']),
               ].join('\n'),
             );
           }

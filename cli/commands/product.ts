@@ -3,6 +3,19 @@ import { provisionerNames } from '../../core/provisioner.ts';
 import type { KeyRow, ProductRow } from '../../db/products.ts';
 import type { NewProduct } from '../../operations/add-product.ts';
 import { CommandFailure, unknownProduct } from '../failure.ts';
+import { checkCommand } from './product-check.ts';
+import { pauseCommand, resumeCommand } from './product-pause.ts';
+import { refusalsCommand } from './product-refusals.ts';
+import { rehearseCommand } from './product-rehearse.ts';
+import {
+  listRules,
+  readDays,
+  ruleOptionOf,
+  rulesOf,
+  setRules,
+  showRules,
+} from './product-rules.ts';
+import { secretCommand } from './product-secret.ts';
 
 export function productCommand() {
   const command = new Command('product').description(
@@ -11,6 +24,13 @@ export function productCommand() {
   command.addCommand(addCommand());
   command.addCommand(listCommand());
   command.addCommand(showCommand());
+  command.addCommand(setCommand());
+  command.addCommand(secretCommand());
+  command.addCommand(checkCommand());
+  command.addCommand(pauseCommand());
+  command.addCommand(resumeCommand());
+  command.addCommand(refusalsCommand());
+  command.addCommand(rehearseCommand());
   return command;
 }
 
@@ -27,6 +47,25 @@ function addCommand() {
     .option('--http-url <url>', 'http: base address of your backend')
     .option('--http-secret-stdin', 'http: read whsec_… from standard input; else one is made')
     .option('--front-end-url <template>', 'postgres-schema: where buyers go, with {instanceId}')
+    .option('--module <path>', 'module: absolute path of your ES module')
+    .addOption(
+      new Option('--change-rule <rule>', 'what a buyer who wants to change is answered').choices([
+        'allow',
+        'refuse',
+        'ask',
+      ] as const),
+    )
+    .addOption(
+      new Option(
+        '--check-on-failure <answer>',
+        'with ask: when your backend does not answer in 2 s',
+      ).choices(['allow', 'refuse'] as const),
+    )
+    .option(
+      '--release-grace-days <days>',
+      'postgres-schema: how long data outlives a release (0: dropped at once)',
+      readDays,
+    )
     .option('--json', 'print nothing but JSON')
     .addHelpText(
       'after',
@@ -52,7 +91,16 @@ function addCommand() {
       const { print, listOf } = await import('../output.ts');
       await withContext(async ({ config, db, actor, keyring }) => {
         const { name, provisioner, httpUrl, frontEndUrl } = options;
-        const wanted = { key, name, provisioner, httpUrl, httpSecret, frontEndUrl };
+        const wanted = {
+          key,
+          name,
+          provisioner,
+          httpUrl,
+          httpSecret,
+          frontEndUrl,
+          modulePath: options.module,
+          ...rulesOf(options),
+        };
         const outcome = await addProduct({ db, actor, keyring: await keyring() }, wanted);
         switch (outcome.kind) {
           case 'invalid':
@@ -160,13 +208,98 @@ function showCommand() {
             ['Provisioner', product.provisioner],
             ['Backend', product.httpUrl ?? '–'],
             ['Front end', product.frontEndUrl ?? '–'],
+            ...listRules(row),
+            ['Orders are looked up at', product.openApiUrl ?? '–'],
             [
               'Active keys',
               active.map((each) => `${each.id} (${each.class})`).join(', ') || 'none',
             ],
+            ['Paused since', showTime(product.pausedAt)],
             ['Added', showTime(product.createdAt)],
           ]),
         );
+      });
+    });
+}
+
+function setCommand() {
+  return new Command('set')
+    .description('change how a product works; it counts within a second')
+    .argument('<key>', 'key of the product')
+    .option('--open-api-url <url>', "address of the marketplace's API, to look orders up")
+    .option('--no-open-api', 'look no orders up: purchases stand for themselves')
+    .addOption(
+      new Option('--change-rule <rule>', 'what a buyer who wants to change is answered').choices([
+        'allow',
+        'refuse',
+        'ask',
+      ] as const),
+    )
+    .addOption(
+      new Option(
+        '--check-on-failure <answer>',
+        'with ask: when your backend does not answer in 2 s',
+      ).choices(['allow', 'refuse'] as const),
+    )
+    .option(
+      '--release-grace-days <days>',
+      'postgres-schema: how long data outlives a release (0: dropped at once)',
+      readDays,
+    )
+    .option('--json', 'print nothing but JSON')
+    .addHelpText(
+      'after',
+      [
+        '',
+        'Examples:',
+        '  $ npx latchkey product set shop --open-api-url https://mkt.myhuaweicloud.com',
+        '  $ npx latchkey product set crm --change-rule ask --check-on-failure refuse',
+      ].join('\n'),
+    )
+    .action(async (key, options) => {
+      // Commander has --no-open-api make openApi false, and true without it.
+      const isOff = !options.openApi;
+      const rules = rulesOf(options);
+      if (rules && !isOff && options.openApiUrl === undefined) return setRules(key, rules, options);
+      if (rules || isOff === (options.openApiUrl !== undefined)) {
+        throw new CommandFailure('Say one of --open-api-url URL, --no-open-api and the rules.', {
+          next: 'npx latchkey product set --help',
+          exitCode: 2,
+        });
+      }
+      const { withContext } = await import('../context.ts');
+      const { setProduct } = await import('../../operations/set-product.ts');
+      const { print } = await import('../output.ts');
+      await withContext(async ({ db, actor }) => {
+        const outcome = await setProduct(
+          { db, actor },
+          { product: key, openApiUrl: options.openApiUrl ?? null },
+        );
+        switch (outcome.kind) {
+          case 'unknown-product':
+            throw unknownProduct(key, outcome.known);
+          case 'invalid':
+            throw new CommandFailure(`--open-api-url ${outcome.problem}.`, { exitCode: 2 });
+          case 'set': {
+            const { product, lookUpsDue, hasAccessKey } = outcome;
+            const { openApiUrl } = product;
+            const set = { product: key, openApiUrl, hasAccessKey, lookUpsDue };
+            print(set, options, () =>
+              [
+                openApiUrl === null
+                  ? `Orders of ${key} are not looked up.`
+                  : `Orders of ${key} are looked up at ${openApiUrl}.`,
+                ...(lookUpsDue > 0 ? [`Instances that waited and go on now: ${lookUpsDue}.`] : []),
+                ...(openApiUrl !== null && !hasAccessKey
+                  ? [
+                      'Next, the access key (AK and SK) to ask with:',
+                      `  printf %s "$SK" | npx latchkey key add ${key} --class open-api --id "$AK" --secret-stdin`,
+                    ]
+                  : []),
+              ].join('\n'),
+            );
+          }
+        }
       });
     });
 }
@@ -178,6 +311,8 @@ const optionOf: Record<keyof NewProduct, string> = {
   httpUrl: '--http-url',
   httpSecret: 'The webhook secret',
   frontEndUrl: '--front-end-url',
+  modulePath: '--module',
+  ...ruleOptionOf,
 };
 
 function showProduct(row: ProductRow, publicUrl: string, activeKeys: number) {
@@ -188,8 +323,11 @@ function showProduct(row: ProductRow, publicUrl: string, activeKeys: number) {
     provisioner: row.provisioner,
     httpUrl: row.httpUrl,
     frontEndUrl: row.frontEndUrl,
+    ...showRules(row),
+    openApiUrl: row.openApiUrl,
     callbackUrl: `${publicUrl}/callbacks/${row.key}`,
     activeKeys,
+    pausedAt: row.pausedAt,
     createdAt: row.createdAt,
   };
 }

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
 import { Webhook } from 'standardwebhooks';
 
-const webhook = new Webhook(process.env.LATCHKEY_WEBHOOK_SECRET ?? '');
+const secrets = (process.env.LATCHKEY_WEBHOOK_SECRET ?? '').split(' '); // two while one is changed
 
 // Put this in your database, and change row and tenant in one transaction: after a crash, or with two
 // copies of this program, the generation must still be there to compare.
@@ -22,15 +22,21 @@ const server = createServer((request, response) => {
 /** Gives [status, body] for one request. */
 async function handle(request) {
   const body = await readText(request);
-  try {
-    // The signature covers the bytes as they came. Parsing and printing JSON first would change them.
-    webhook.verify(body, request.headers, { jsonParse: false });
-  } catch {
-    return [401, { error: 'bad signature' }];
-  }
+  const verifies = (secret) => {
+    try {
+      // The signature covers the bytes as they came. Parsing and printing JSON first would change them.
+      new Webhook(secret).verify(body, request.headers, { jsonParse: false });
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  if (!secrets.some(verifies)) return [401, { error: 'bad signature' }];
   const url = new URL(request.url, 'http://localhost');
-  const id = decodeURIComponent(/^\/instances\/([^/]+)$/.exec(url.pathname)?.[1] ?? '');
+  const [, encodedId = '', question] = /^\/instances\/([^/]+)(\/check)?$/.exec(url.pathname) ?? [];
+  const id = decodeURIComponent(encodedId);
   if (!id) return [404, { error: 'unknown path' }];
+  if (question) return request.method === 'POST' ? check(id, JSON.parse(body)) : [405];
   if (request.method === 'DELETE') return remove(id, Number(url.searchParams.get('generation')));
   if (request.method !== 'PUT') return [405, { error: 'PUT or DELETE' }];
   const wish = JSON.parse(body);
@@ -57,6 +63,12 @@ function put(id, { generation, desired }) {
   };
   rows.set(id, { generation, exists: true, desired, appInfo });
   return [200, { appInfo }];
+}
+
+/** Says whether the buyer may change to another plan. Asked only with `--change-rule ask`; within 2 s. */
+function check(id, { target }) {
+  const isFull = rows.get(id)?.exists && target.quantity > 1000;
+  return [200, isFull ? { allow: false, message: 'At most 1000 users.' } : { allow: true }];
 }
 
 /** Drops the tenant, but remembers the generation, so that a PUT arriving late cannot bring it back. */

@@ -6,14 +6,14 @@ import { z } from 'zod';
 import { findJsonTextProblem, parseJson, readJsonObject } from '../json-text.ts';
 import { parseMarketplaceTime } from '../times.ts';
 
-const renewalScenes = [
+export const renewalScenes = [
   'TRIAL_TO_FORMAL',
   'RENEWAL',
   'UNSUBSCRIBE_RENEWAL_PERIOD',
   'RENEWAL_CHANGE',
 ] as const;
 
-type RenewalScene = (typeof renewalScenes)[number];
+export type RenewalScene = (typeof renewalScenes)[number];
 
 /**
  * One fact about an instance. The dedup key makes a fact the same however often it is sent; null
@@ -189,7 +189,7 @@ const readers = new Map([
       ({ orderId, orderLineId, businessId, testFlag: isTest }) => ({
         activity: 'newInstance',
         isTest,
-        orderKey: joinKey(orderId, orderLineId),
+        orderKey: orderKeyOf({ orderId, orderLineId }),
         orderId,
         orderLineId,
         proposedId: businessId,
@@ -243,7 +243,7 @@ const readers = new Map([
           scene,
           orderId,
           orderLineId,
-          dedupKey: joinKey('renew', scene, orderId, orderLineId),
+          dedupKey: renewalKeyOf({ scene, orderId, orderLineId }),
           expiresAt: fields.expireTime,
           ...(productId === undefined ? {} : { productId }),
         },
@@ -286,7 +286,7 @@ const readers = new Map([
           kind: 'upgraded',
           orderId,
           orderLineId,
-          dedupKey: joinKey('upgrade', orderId, orderLineId),
+          dedupKey: upgradeKeyOf({ orderId, orderLineId }),
         },
       }),
     ),
@@ -362,6 +362,23 @@ function unwrapProductInfo(value: unknown): unknown {
   }
   // The order query calls a list by the same name.
   return Array.isArray(info) ? info[0] : info;
+}
+
+type OrderLineId = { orderId: string; orderLineId: string };
+
+/** What makes a purchase the same, however often it is sent. */
+export function orderKeyOf({ orderId, orderLineId }: OrderLineId): string {
+  return joinKey(orderId, orderLineId);
+}
+
+/** What makes a renewal the same; with the scene, because a refund may carry the renewal's order. */
+export function renewalKeyOf(renewal: OrderLineId & { scene: RenewalScene }): string {
+  return joinKey('renew', renewal.scene, renewal.orderId, renewal.orderLineId);
+}
+
+/** What makes an upgrade the same. */
+export function upgradeKeyOf({ orderId, orderLineId }: OrderLineId): string {
+  return joinKey('upgrade', orderId, orderLineId);
 }
 
 /** Joins by "/"; a "/" inside a part is escaped, so that no two lists of parts share a key. */

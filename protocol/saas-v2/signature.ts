@@ -73,7 +73,8 @@ export function isWithinWindow(signedAt: Date, now: Date, windowMs = 60_000): bo
 
 /**
  * Tells which key signed a call: over the bytes as they came, else over their sorted form. Every
- * key is tried to the end, so that the time taken tells nothing about which of them came close.
+ * key is tried to the end, so that the time taken tells nothing about which of them came close. The
+ * reason is for the seller alone: who cannot sign must not learn how many keys there are.
  */
 export function verifySignature(call: {
   parameters: SignatureParameters;
@@ -84,12 +85,24 @@ export function verifySignature(call: {
   if (keys.length === 0) return { verified: false, reason: 'there is no active key' };
   const overRaw = findSigningKey(parameters, body, keys);
   if (overRaw) return { verified: true, keyId: overRaw.id, secret: overRaw.secret, form: 'raw' };
-  const sorted = body.length <= sortedFormSizeBytesMax ? buildSortedForm(body) : undefined;
+  const isShort = body.length <= sortedFormSizeBytesMax;
+  const sorted = isShort ? buildSortedForm(body) : undefined;
   const overSorted = sorted === undefined ? undefined : findSigningKey(parameters, sorted, keys);
   if (overSorted) {
     return { verified: true, keyId: overSorted.id, secret: overSorted.secret, form: 'sorted' };
   }
-  return { verified: false, reason: 'the signature matches no active key' };
+  const forms = ['raw', ...(sorted === undefined ? [] : ['sorted'])].join(', ');
+  const others =
+    sorted !== undefined
+      ? ''
+      : isShort
+        ? ' (no sorted one: the body is no JSON object)'
+        : ' (no sorted one: the body is longer than 16 KiB)';
+  const whose =
+    keys.length === 1
+      ? 'not signed with your only active key'
+      : `signed with none of your ${keys.length} keys`;
+  return { verified: false, reason: `${whose}; body forms tried: ${forms}${others}` };
 }
 
 function findSigningKey(

@@ -70,9 +70,9 @@ test.each([
   ['key add shop --class base --secret x', "unknown option '--secret'", 'key add --help'],
   ['key retire shop base', "'base' is invalid", 'A key is named by its number'],
   ['order show', "missing required argument 'order-id'", 'order show --help'],
-  ['dead-letter redrive --all', '--reason', 'dead-letter redrive --help'],
-  ['dead-letter redrive --reason why', '--product, --order or --all', ''],
-  ['dead-letter redrive --all --order 1 --reason why', '--all goes neither', ''],
+  ['dead-letter redrive --all', '--reason', ''],
+  ['dead-letter redrive --reason why', '--product, --order, --cause or --all', ''],
+  ['dead-letter redrive --all --order 1 --reason why', '--all goes with none of', ''],
 ])('"%s" is a mistake that says which and what to do', async (line, what, next) => {
   const { exitCode, out, err } = await parse(line);
   expect(exitCode).not.toBe(0);

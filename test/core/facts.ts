@@ -28,7 +28,7 @@ export function tell(...facts: (Facts & Marks)[]): InstanceEvent[] {
 }
 
 export function planOf(productId: string): Plan {
-  return { productId, skuCode: null, quantity: null };
+  return { productId, skuCode: null, quantity: null, period: null };
 }
 
 export const created = { kind: 'created', plan: null, trial: null, expiresAt: null } as const;

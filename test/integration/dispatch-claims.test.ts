@@ -531,7 +531,11 @@ describe('settled as refused', () => {
       wanted: 'released',
     });
     expect(await readDispatch(db.pool, instance)).toBeUndefined();
-    expect(await readOutcomes(db.pool, instance)).toEqual(['created moot', 'frozen moot']);
+    expect(await readOutcomes(db.pool, instance)).toEqual([
+      'created moot',
+      'frozen moot',
+      'refused applied',
+    ]);
     expect(await readAttempts(instance)).toEqual([{ no: 1, class: 'refused', isOver: true }]);
     expect(await tellEvent(db.pool, instance, 'released')).toBe('released');
   });

@@ -101,7 +101,7 @@ describe('a backend that fails', () => {
     await untilDead(order.orderId);
     expect(await readRow(order.orderId)).toMatchObject({
       state: 'pending',
-      cause: 'backend answered 503',
+      cause: expect.stringMatching(/^backend answered 503 \[[0-9a-f]{12}\]$/),
       attempts: 8,
       tries: 8,
     });
@@ -149,7 +149,7 @@ describe('a backend that refuses', () => {
     await untilDead(order.orderId);
     expect(await readRow(order.orderId)).toMatchObject({
       state: 'pending',
-      cause: 'backend answered 400',
+      cause: expect.stringMatching(/^backend answered 400 \[[0-9a-f]{12}\]$/),
       classes: ['permanent'],
     });
     // The others are not hindered.
@@ -192,7 +192,9 @@ describe('a backend that refuses', () => {
     backend.refuseOrder(order.orderId, { status: 422, resultCode: '000199' });
     await market.newInstance(order);
     await untilDead(order.orderId);
-    expect(await readRow(order.orderId)).toMatchObject({ cause: 'backend answered 422' });
+    expect(await readRow(order.orderId)).toMatchObject({
+      cause: expect.stringMatching(/^backend answered 422 \[[0-9a-f]{12}\]$/),
+    });
   });
 
   test('with nonsense: dead at the first try', async () => {

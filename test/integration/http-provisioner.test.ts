@@ -127,7 +127,7 @@ test('the whole desired state and the changes travel, signed, under one idempote
     appInfo: { frontEndUrl: 'https://a.example' },
   });
   const expiresAt = new Date('2027-01-01T00:00:00.000Z');
-  const plan = { productId: 'p', skuCode: 's', quantity: 2 };
+  const plan = { productId: 'p', skuCode: 's', quantity: 2, period: null };
   const what = assignment({
     publicId: 'a/b ?#',
     generation: 2,
@@ -255,12 +255,21 @@ test.each<[number, string | object, string, string]>([
   [503, '', 'transient', 'backend answered 503'],
   [201, '', 'contract', 'backend answered 201'],
   [204, '', 'contract', 'backend answered 204'],
-  [202, '', 'contract', 'backend answered 202: completion calls are not available yet'],
 ])('%i %j is a %s failure', async (status, body, kind, cause) => {
   const { baseUrl } = await answering(status, body);
   expect(await provisionerFor(baseUrl).apply(assignment(), never)).toMatchObject({
     kind: 'failed',
     failure: { class: kind, cause, httpStatus: status },
+  });
+});
+
+test('202 means that it was taken on, and only a PUT can be', async () => {
+  const { baseUrl } = await answering(202, { appInfo: { frontEndUrl: 'https://a.example' } });
+  const provisioner = provisionerFor(baseUrl);
+  expect(await provisioner.apply(assignment(), never)).toEqual({ kind: 'pending' });
+  const gone = assignment({ desired: { ...assignment().desired, exists: false } });
+  expect(await provisioner.apply(gone, never)).toMatchObject({
+    failure: { class: 'contract', cause: 'backend answered 202' },
   });
 });
 
@@ -371,7 +380,10 @@ test('a product row makes its provisioner, once, and anew when the row changes',
     provisioner: 'http',
     httpUrl: baseUrl,
     httpSecretEnc: await keyring.seal('product/3', secret, 'products/http_secret_enc/3'),
+    httpSecretNextEnc: null,
     frontEndUrl: null,
+    modulePath: null,
+    releaseGraceDays: 0,
   } as const;
 
   const first = provisionerOf(product);

@@ -268,7 +268,7 @@ describe('redrive', () => {
       instances: [{ product: 'dead-2', orderId: 'D2-a', instanceId: 'i-D2-a', cause: 'x' }],
     });
     expect(await countDeadLetters(db, { product: 'dead-2' })).toEqual([
-      { product: 'dead-2', cause: 'y', count: 1 },
+      { product: 'dead-2', cause: 'y', fingerprint: expect.any(String), count: 1 },
     ]);
     const rest = await act({ all: true });
     expect(rest.kind === 'redriven' && rest.instances.map((each) => each.orderId)).toEqual([

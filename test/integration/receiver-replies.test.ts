@@ -412,7 +412,11 @@ describe('what is kept', () => {
     await until(
       async () => (await rows()).map((each) => ({ ...each })),
       [
-        { code: '000001', reason: 'the signature matches no active key', times: 1 },
+        {
+          code: '000001',
+          reason: 'not signed with your only active key; body forms tried: raw, sorted',
+          times: 1,
+        },
         { code: '000002', reason: 'orderId is missing', times: 2 },
       ],
     );

@@ -20,6 +20,7 @@ const database: Reached = {
     productsWithoutKey: [],
     productCount: 2,
     operatorCount: 1,
+    marketplaceClock: { calls: 12, medianMs: 40, minMs: 10, maxMs: 900 },
   },
 };
 

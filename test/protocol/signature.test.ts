@@ -252,7 +252,7 @@ describe('a signature', () => {
       .digest('hex');
     expect(verify('{}', { signature, timestamp, nonce })).toEqual({
       verified: false,
-      reason: 'the signature matches no active key',
+      reason: 'signed with none of your 3 keys; body forms tried: raw, sorted',
     });
   });
 

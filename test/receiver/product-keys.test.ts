@@ -78,6 +78,7 @@ test('a product is found with its keys and with the month’s key for its eviden
     ordersCanBeQueried: false,
     signingKeys: [{ id: 1, secret: 'first' }],
     evidenceKey: { scope: 'product/1/2026-03' },
+    changeRule: expect.objectContaining({ id: 1 }),
   });
   expect(keys.find('other')).toBeUndefined();
 });

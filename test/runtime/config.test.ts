@@ -31,6 +31,7 @@ test('an empty environment gives a usable configuration', () => {
     handedGraceMs: 5_000,
     pollMs: 25,
     dueAgainMs: 1_000,
+    completionMs: 600_000,
     retryScalePercent: 100,
     windowMax: 2_000,
     shutdownMs: 25_000,

@@ -70,7 +70,7 @@ function buildRequest(
   at: Date,
   assignment: Assignment,
 ): { method: 'PUT' | 'DELETE'; url: string; headers: Record<string, string>; body?: string } {
-  const { publicId, generation, desired, product, changes } = assignment;
+  const { publicId, generation, desired, product, changes, buyer } = assignment;
   const url = new URL(base);
   const id = encodeURIComponent(publicId);
   url.pathname = `${base.pathname.replace(/\/+$/, '')}/instances/${id}`;
@@ -87,6 +87,7 @@ function buildRequest(
     generation,
     desired,
     changes,
+    ...(buyer ? { buyer } : {}),
   });
   const headers = {
     ...signWebhook(secrets, key, at, body),
@@ -114,9 +115,8 @@ function readAnswer(answer: Answer, assignment: Assignment, now: Date): ApplyOut
     return access === 'as it was' ? { kind: 'applied' } : { kind: 'applied', access };
   }
   if (status === 409) return { kind: 'stale' };
-  if (status === 202) {
-    return fail('contract', 'backend answered 202: completion calls are not available yet');
-  }
+  // What is dropped is final and told to nobody, so a DELETE has nothing to complete later.
+  if (status === 202 && assignment.desired.exists) return { kind: 'pending' };
   if (status === 422 && isCreate(assignment)) {
     const refusal = readRefusal(answer.body);
     if (refusal) return refusal;

@@ -2,14 +2,25 @@ import type { Provisioner } from '../../core/provisioner.ts';
 import type { Keyring } from '../../db/data-keys.ts';
 import type { ProductRow } from '../../db/products.ts';
 import type { TenantsDatabase } from '../../db/tenants.ts';
+import { openWebhookSecrets } from '../../db/webhook-secrets.ts';
 import type { Outbound } from '../../runtime/outbound.ts';
 import { createHttpProvisioner } from './http.ts';
+import { createManualProvisioner } from './manual.ts';
+import { createModuleProvisioner } from './module.ts';
 import { createPostgresSchemaProvisioner } from './postgres-schema.ts';
 
 /** What a provisioner is chosen and made by. */
 export type ProvisionedProduct = Pick<
   ProductRow,
-  'id' | 'key' | 'provisioner' | 'httpUrl' | 'httpSecretEnc' | 'frontEndUrl'
+  | 'id'
+  | 'key'
+  | 'provisioner'
+  | 'httpUrl'
+  | 'httpSecretEnc'
+  | 'httpSecretNextEnc'
+  | 'frontEndUrl'
+  | 'modulePath'
+  | 'releaseGraceDays'
 >;
 
 export type ProvisionersOptions = {
@@ -45,7 +56,7 @@ function createProvisioner(options: ProvisionersOptions, product: ProvisionedPro
       return createHttpProvisioner({
         outbound: options.outbound,
         baseUrl: product.httpUrl ?? '',
-        secrets: () => openSecrets(options.keyring, product),
+        secrets: () => openWebhookSecrets(options.keyring, product),
         now: options.now,
       });
     case 'postgres-schema': {
@@ -54,19 +65,17 @@ function createProvisioner(options: ProvisionersOptions, product: ProvisionedPro
         tenants: options.tenants,
         keyring: options.keyring,
         frontEndUrlFor: (_product, publicId) => fillFrontEndUrl(template, publicId),
+        releaseGraceMs: product.releaseGraceDays * dayMs,
       });
     }
+    case 'module':
+      return createModuleProvisioner({ path: product.modulePath ?? '' });
+    case 'manual':
+      return createManualProvisioner();
   }
 }
 
-async function openSecrets(keyring: Keyring, product: ProvisionedProduct): Promise<string[]> {
-  if (!product.httpSecretEnc) return [];
-  const opened = await keyring.open(
-    product.httpSecretEnc,
-    `products/http_secret_enc/${product.id}`,
-  );
-  return [opened.toString('utf8')];
-}
+const dayMs = 86_400_000;
 
 /** Puts the marketplace's instance id into a template like `https://app.example/t/{instanceId}`. */
 export function fillFrontEndUrl(template: string, publicId: string): string {
@@ -74,6 +83,16 @@ export function fillFrontEndUrl(template: string, publicId: string): string {
 }
 
 function describe(product: ProvisionedProduct): string {
-  const { provisioner, httpUrl, httpSecretEnc, frontEndUrl } = product;
-  return JSON.stringify([provisioner, httpUrl, httpSecretEnc?.toString('base64'), frontEndUrl]);
+  const { provisioner, httpUrl, frontEndUrl, modulePath, releaseGraceDays } = product;
+  const secrets = [product.httpSecretEnc, product.httpSecretNextEnc].map((each) =>
+    each?.toString('base64'),
+  );
+  return JSON.stringify([
+    provisioner,
+    httpUrl,
+    ...secrets,
+    frontEndUrl,
+    modulePath,
+    releaseGraceDays,
+  ]);
 }

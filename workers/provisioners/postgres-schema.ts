@@ -15,6 +15,8 @@ export type PostgresSchemaProvisionerOptions = {
   keyring: Keyring;
   /** Where buyers of this instance go. */
   frontEndUrlFor(product: Assignment['product'], publicId: string): string;
+  /** How long what a tenant holds outlives its release; 0 when absent. */
+  releaseGraceMs?: number;
 };
 
 export function createPostgresSchemaProvisioner(
@@ -46,6 +48,7 @@ export function createPostgresSchemaProvisioner(
             publicId,
             generation,
             desired: !desired.exists ? 'gone' : desired.frozen ? 'frozen' : 'serving',
+            graceMs: options.releaseGraceMs ?? 0,
           },
           {
             sealed: await keyring.seal(`product/${product.id}`, createTenantPassword(), aad),
@@ -55,6 +58,8 @@ export function createPostgresSchemaProvisioner(
         switch (outcome.kind) {
           case 'stale':
             return { kind: 'stale' };
+          case 'leaving':
+            return { kind: 'applied', againInMs: outcome.leftMs };
           case 'gone':
             return { kind: 'applied' };
           case 'gone before':
